@@ -40,7 +40,9 @@ class MicroscopeSettings(Section):
     encoding: Encoding = Field(
         "linear", description="linear: counts follow light; srgb: the camera applies a gamma"
     )
-    latency_ms: NonNegativeFinite = Field(0.0, description="end of exposure to arrival of the frame, mean")
+    latency_ms: NonNegativeFinite | None = Field(
+        None, description="end of exposure to arrival of the frame, mean; what the device says, else 0"
+    )
     buffer_mb: PositiveInt = Field(512, description="Micro-Manager's image buffer")
     stage_poll_ms: Positive = Field(5.0, description="pause between two readings of the stage")
     hang_s: Positive = Field(5.0, description="a camera silent for longer is reported as hanging")
@@ -74,6 +76,13 @@ class SimulatorSettings(Section):
         0.15, description="light lost in the corners"
     )
     defocus_px: NonNegativeFinite = Field(0.0, description="sigma of the defocus blur")
+    pixel_size_um: Positive | None = Field(
+        None, description="of the camera on the slide; the slide image's own, else 0.5"
+    )
+    rotation_deg: FiniteFloat = Field(0.0, description="true turn of the camera from stage x towards stage y")
+    mirrored: bool = Field(False, description="whether the camera truly sees the slide as in a mirror")
+    encoding: Encoding = Field("srgb", description="how the virtual camera encodes light")
+    latency_ms: NonNegativeFinite = Field(15.0, description="true time from end of exposure to arrival, mean")
     jitter_ms: NonNegativeFinite = Field(1.0, description="of the frames' arrival, standard deviation")
     stage_noise_um: NonNegativeFinite = Field(0.05, description="of each stage reading, standard deviation")
     backlash_um: NonNegativeFinite = Field(0.0, description="true position lags this far behind after a turn")
@@ -155,7 +164,7 @@ class Settings(Section):
 
     microscope: MicroscopeSettings
     simulator: SimulatorSettings | None = None
-    scan: ScanSettings = Field(default_factory=ScanSettings)
-    deblur: DeblurSettings = Field(default_factory=DeblurSettings)
-    mosaic: MosaicSettings = Field(default_factory=MosaicSettings)
-    slide: SlideSettings = Field(default_factory=SlideSettings)
+    scan: ScanSettings = Field(default_factory=lambda: ScanSettings())
+    deblur: DeblurSettings = Field(default_factory=lambda: DeblurSettings())
+    mosaic: MosaicSettings = Field(default_factory=lambda: MosaicSettings())
+    slide: SlideSettings = Field(default_factory=lambda: SlideSettings())
