@@ -1,0 +1,127 @@
+"""The folder of one slide, and the manifest in it that says what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deblurd import __version__
+from deblurd.errors import DataError, NoInputError, OutputError
+
+MANIFEST_SCHEMA = 1
+
+
+def utc_now() -> str:
+    """Wall-clock time for people, ISO 8601 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class SlideFolder:
+    """``<output>/<slide_id>/<slide_id>_<time>/`` and what lies in it; see the properties."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, output: Path, slide_id: str) -> SlideFolder:
+        """A new folder, never an existing one.
+
+        Raises OutputError where it cannot be created.
+        """
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
+            path = output / slide_id / f"{slide_id}_{stamp}{suffix}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as err:
+                raise OutputError(
+                    f"cannot create the slide folder {path} ({err.strerror}): "
+                    "choose an output folder that this user may write to"
+                ) from err
+            return cls(path)
+        raise OutputError(
+            f"{output / slide_id} already has a thousand slides of this second: rename the slide"
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> SlideFolder:
+        """An existing slide. Raises NoInputError where there is none."""
+        folder = cls(path)
+        if not folder.journal.is_file():
+            raise NoInputError(
+                f"{path} is not a slide folder (it has no journal.sqlite): name a slide's own folder"
+            )
+        return folder
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def mosaic(self) -> Path:
+        return self.path / "mosaic.ome.zarr"
+
+    @property
+    def raw(self) -> Path:
+        return self.path / "raw.zarr"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.sqlite"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "slide.json"
+
+    @property
+    def thumbnail(self) -> Path:
+        return self.path / "thumbnail.png"
+
+    @property
+    def scratch(self) -> Path:
+        """Deblurred tiles while the slide grows; can be made again from raw.zarr, gone when it is done."""
+        return self.path / "scratch"
+
+    def write_manifest(self, content: dict[str, Any]) -> None:
+        """Replaces slide.json as a whole, so that a reader never sees half of it.
+
+        Raises OutputError where it cannot be written.
+        """
+        text = json.dumps(
+            {"schema": MANIFEST_SCHEMA, "deblurd": __version__} | content, indent=2, default=str
+        )
+        part = self.manifest.with_suffix(".json.part")
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.manifest)
+        except OSError as err:
+            raise OutputError(
+                f"cannot write {self.manifest} ({err.strerror}): make room or give the folder back, then resume"
+            ) from err
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What slide.json says. Raises NoInputError, DataError."""
+        try:
+            content = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError as err:
+            raise NoInputError(f"{self.manifest} is missing: resume the slide to write it again") from err
+        except ValueError as err:
+            raise DataError(
+                f"{self.manifest} is not JSON ({err}): resume the slide to write it again"
+            ) from err
+        if not isinstance(content, dict):
+            raise DataError(f"{self.manifest} is not a JSON object: resume the slide to write it again")
+        return content
+
+    def drop_scratch(self) -> None:
+        """Removes what can be made again; what is in use or already gone is left alone."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
