@@ -1,8 +1,9 @@
 """Non-blind Wiener deconvolution of motion blur, in linear light.
 
-``X = conj(K) Y / (|K|^2 + nsr * R)`` (Wiener 1949), where R(f) = (f / 0.25)^p is the inverse of the power spectrum that
-images of tissue have, with f in cycles per pixel. The image is continued beyond its border by its own mirror
-image, faded from one side into the other, so that the transform sees no step.
+``X = conj(K) Y / (|K|^2 + nsr * f / 0.25)`` (Wiener 1949), f in cycles per pixel: the signal's power spectrum is taken as
+1/f. On stained tissue and smears with nsr near 0.06 this was within 0.2 dB of the best of exponents 0 to 2 at every blur
+from 5 to 40 px, and 0.6 to 2.5 dB above a constant. The image is continued beyond its border by its own
+mirror image, faded from one side into the other, so that the transform sees no step.
 """
 
 from __future__ import annotations
@@ -14,10 +15,6 @@ from numpy.typing import NDArray
 from deblurd.deblur.kernel import axis_of, motion_kernel
 from deblurd.deblur.light import Image
 from deblurd.frames import MotionVector
-
-POWER_ROWS = 1.0
-POWER_PLANE = 2.0
-"""Exponents p for transforms of rows and of the plane (a row sees the plane's spectrum summed over the other axis)."""
 
 
 def wiener(linear: Image, motion: MotionVector, nsr: float) -> Image:
@@ -39,7 +36,7 @@ def _rows(image: Image, kernel: NDArray[np.float64], nsr: float, axis: int) -> I
     padded = _continued(image, axis, len(kernel))
     length = padded.shape[axis]
     transfer = scipy.fft.rfft(_centred(kernel, (length,)))
-    gain = _gain(transfer, scipy.fft.rfftfreq(length), POWER_ROWS, nsr)
+    gain = _gain(transfer, scipy.fft.rfftfreq(length), nsr)
     shape = [1] * image.ndim
     shape[axis] = -1
     spectrum = scipy.fft.rfft(padded, axis=axis)
@@ -54,7 +51,7 @@ def _plane(image: Image, kernel: NDArray[np.float64], nsr: float) -> Image:
     rows, columns = padded.shape[:2]
     transfer = scipy.fft.rfft2(_centred(kernel, (rows, columns)).astype(np.float32))
     frequency = np.hypot(scipy.fft.fftfreq(rows)[:, None], scipy.fft.rfftfreq(columns)[None, :])
-    gain = _gain(transfer, frequency, POWER_PLANE, nsr)
+    gain = _gain(transfer, frequency, nsr)
     spectrum = scipy.fft.rfft2(padded, axes=(0, 1))
     spectrum *= gain.reshape(gain.shape + (1,) * (image.ndim - 2))
     sharp = scipy.fft.irfft2(spectrum, s=(rows, columns), axes=(0, 1), overwrite_x=True)
@@ -62,10 +59,10 @@ def _plane(image: Image, kernel: NDArray[np.float64], nsr: float) -> Image:
 
 
 def _gain(
-    transfer: NDArray[np.complexfloating], frequency: NDArray[np.float64], power: float, nsr: float
+    transfer: NDArray[np.complexfloating], frequency: NDArray[np.float64], nsr: float
 ) -> NDArray[np.complex64]:
     """The Wiener filter of a transfer function; 1 at frequency 0, so brightness stays."""
-    penalty = nsr * (frequency / 0.25) ** power
+    penalty = nsr * frequency / 0.25
     return np.asarray(np.conj(transfer) / (np.abs(transfer) ** 2 + penalty), dtype=np.complex64)
 
 
