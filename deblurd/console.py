@@ -1,0 +1,53 @@
+"""What a run looks like in a terminal: one line of progress, and a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from deblurd.daemon import Status
+
+
+@contextmanager
+def live_status(console: Console) -> Iterator[Callable[[Status], None]]:
+    """A progress bar of tiles painted of tiles taken, with frames/s, what waits, and what was lost."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("waiting for tissue", total=None, figures="")
+
+        def show(status: Status) -> None:
+            lost = sum(status.lost.values())
+            figures = f"{status.frames_per_s:.1f} frames/s"
+            total = painted = None
+            if status.progress is not None:
+                total, painted = status.progress.recorded, status.progress.painted
+                figures += f", {total} tiles, {total - painted} waiting"
+            if lost:
+                figures += f", {lost} frames lost"
+            description = status.slide or "waiting for new ground"
+            bar.update(
+                task, description=description, total=total or None, completed=painted or 0, figures=figures
+            )
+
+        yield show
+
+
+def report_table(report: Mapping[str, Any]) -> Table:
+    """The report of a demo for people: the same keys, nested ones on one line."""
+    table = Table(title="deblurd demo, for research use only", title_justify="left", show_header=False)
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+        table.add_row(key, str(value))
+    return table
