@@ -1,0 +1,111 @@
+"""Random numbers and smooth random fields that are functions of their place on the slide, in micrometres."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def hashed(seed: int, key: int, *coordinates: Integers) -> Floats:
+    """Uniform in [0, 1), one for each lattice point; SplitMix64 (Steele et al. 2014) over seed, key and coordinates."""
+    h = np.uint64((seed * 0x9E3779B97F4A7C15 + key * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF)
+    out: NDArray[np.uint64] = np.array(h)
+    for c in coordinates:
+        out = (out ^ c.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+        out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        out = out ^ (out >> np.uint64(31))
+    return (out >> np.uint64(11)) * 2.0**-53
+
+
+def _spline(t: Floats) -> Floats:
+    """Weights (n, 4) of the four lattice points around the fractions t (n,): the uniform cubic B-spline."""
+    return np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
+
+
+_TO_UNIT = 3.6
+"""Smoothing a uniform lattice by the spline leaves a standard deviation of 0.28; about this much more makes it 1."""
+
+
+class Places(Protocol):
+    """Where a field is wanted. y_um and x_um broadcast to the shape of what `noise` gives."""
+
+    y_um: Floats
+    x_um: Floats
+    seed: int
+
+    def noise(self, scale_um: float, key: int) -> Floats:
+        """A smooth field with a standard deviation of about 1 and grains of about `scale_um`."""
+
+
+class Grid:
+    """The pixels of a rectangle: y_um is (h, 1), x_um is (1, w)."""
+
+    def __init__(self, y0: int, x0: int, height: int, width: int, pixel_um: float, seed: int) -> None:
+        self.y_um = (np.arange(y0, y0 + height) * pixel_um)[:, None]
+        self.x_um = (np.arange(x0, x0 + width) * pixel_um)[None, :]
+        self.seed = seed
+
+    def noise(self, scale_um: float, key: int) -> Floats:
+        rows, first_y = self._weights(self.y_um[:, 0], scale_um)
+        columns, first_x = self._weights(self.x_um[0], scale_um)
+        y = np.arange(first_y, first_y + rows.shape[1])[:, None]
+        x = np.arange(first_x, first_x + columns.shape[1])[None, :]
+        lattice = (hashed(self.seed, key, y, x) * 2 - 1) * _TO_UNIT
+        return np.asarray(rows @ lattice.astype(np.float32) @ columns.T)
+
+    @staticmethod
+    def _weights(at_um: Floats, scale_um: float) -> tuple[NDArray[np.float32], int]:
+        place = at_um / scale_um
+        whole = np.floor(place).astype(np.int64)
+        first = int(whole[0]) - 1
+        weights = np.zeros((len(place), int(whole[-1]) + 3 - first), np.float32)
+        columns = (whole - 1 - first)[:, None] + np.arange(4)
+        weights[np.arange(len(place))[:, None], columns] = _spline(place - whole)
+        return weights, first
+
+
+class Points:
+    """Single places: y_um and x_um are (n,)."""
+
+    def __init__(self, y_um: Floats, x_um: Floats, seed: int) -> None:
+        self.y_um, self.x_um, self.seed = y_um, x_um, seed
+
+    def noise(self, scale_um: float, key: int) -> Floats:
+        y, x = self.y_um / scale_um, self.x_um / scale_um
+        whole_y, whole_x = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+        around = np.arange(-1, 3)
+        lattice = hashed(
+            self.seed, key, whole_y[:, None, None] + around[:, None], whole_x[:, None, None] + around
+        )
+        weighted = np.einsum("ni,nij,nj->n", _spline(y - whole_y), lattice * 2 - 1, _spline(x - whole_x))
+        return np.asarray(weighted * _TO_UNIT)
+
+
+def scattered(
+    grid: Grid, spacing_um: float, margin_um: float, key: int
+) -> tuple[Points, Integers, Integers]:
+    """One place in each cell of a lattice, shaken, that lies within `margin_um` of the grid; and the cells (n,), y and x."""
+    y, x = np.meshgrid(
+        np.arange(
+            math.floor((grid.y_um[0, 0] - margin_um) / spacing_um),
+            math.ceil((grid.y_um[-1, 0] + margin_um) / spacing_um) + 1,
+        ),
+        np.arange(
+            math.floor((grid.x_um[0, 0] - margin_um) / spacing_um),
+            math.ceil((grid.x_um[0, -1] + margin_um) / spacing_um) + 1,
+        ),
+        indexing="ij",
+    )
+    y, x = y.ravel(), x.ravel()
+    shake_y, shake_x = hashed(grid.seed, key, y, x), hashed(grid.seed, key + 1, y, x)
+    shift = 0.5 * (y % 2 == 1)  # brick-wise, so that no rows show
+    at = Points(
+        (y + 0.2 + 0.6 * shake_y) * spacing_um, (x + shift + 0.2 + 0.6 * shake_x) * spacing_um, grid.seed
+    )
+    return at, y, x

@@ -1,0 +1,213 @@
+"""What lies under the virtual microscope: an image of a slide, or generated tissue.
+
+A virtual slide is an image in the slide's own orientation: pixel (i, j) has its centre at y = i and x = j times the pixel
+size, in stage micrometres. Around it there is empty glass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+from xml.etree import ElementTree
+
+import numpy as np
+import openslide
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from deblurd.errors import DataError, NoInputError
+from deblurd.frames import Pixels
+from deblurd.simulator.tissue import EMPTY_GLASS, Tissue
+
+DEFAULT_PIXEL_SIZE_UM = 0.5
+_LARGEST_PIXEL_UM = 20.0
+"""Metadata that say more are screen or print resolutions."""
+
+_BLOCK_PX = 256
+_CACHED_BLOCKS = 320
+"""60 MiB: two rows of fields over a slide of 1 cm at 0.5 um."""
+
+
+class Source(Protocol):
+    """An image that can be read in parts; shape is (H, W)."""
+
+    shape: tuple[int, int]
+
+    def read(self, y0: int, x0: int, height: int, width: int) -> Pixels:
+        """(height, width, 3) uint8 sRGB, wholly inside the image."""
+
+
+class VirtualSlide:
+    """A slide that can be read anywhere, in any thread."""
+
+    def __init__(self, source: Source, pixel_size_um: float) -> None:
+        self._source = source
+        self.shape = source.shape
+        self.pixel_size_um = pixel_size_um
+
+    @property
+    def size_um(self) -> tuple[float, float]:
+        """Width, height."""
+        return self.shape[1] * self.pixel_size_um, self.shape[0] * self.pixel_size_um
+
+    def region(self, y0: int, x0: int, height: int, width: int) -> Pixels:
+        """(height, width, 3) uint8 sRGB from pixel (y0, x0) on; empty glass outside the image."""
+        top, left = max(y0, 0), max(x0, 0)
+        bottom, right = min(y0 + height, self.shape[0]), min(x0 + width, self.shape[1])
+        inside = bottom > top and right > left
+        if inside and (bottom - top, right - left) == (height, width):
+            return self._source.read(top, left, height, width)
+        out = np.full((height, width, 3), EMPTY_GLASS, np.uint8)
+        if inside:
+            part = self._source.read(top, left, bottom - top, right - left)
+            out[top - y0 : bottom - y0, left - x0 : right - x0] = part
+        return out
+
+
+class _Array:
+    """An image in memory."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+        self.shape = (pixels.shape[0], pixels.shape[1])
+
+    def read(self, y0: int, x0: int, height: int, width: int) -> Pixels:
+        return self._pixels[y0 : y0 + height, x0 : x0 + width]
+
+
+class _Cached:
+    """The latest blocks of a source that takes its time."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.shape = source.shape
+        self._blocks: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, y0: int, x0: int, height: int, width: int) -> Pixels:
+        out = np.empty((height, width, 3), np.uint8)
+        for top in range(y0 - y0 % _BLOCK_PX, y0 + height, _BLOCK_PX):
+            for left in range(x0 - x0 % _BLOCK_PX, x0 + width, _BLOCK_PX):
+                block = self._block(top, left)
+                y, x = max(top, y0), max(left, x0)
+                part = block[y - top : y0 + height - top, x - left : x0 + width - left]
+                out[y - y0 : y - y0 + part.shape[0], x - x0 : x - x0 + part.shape[1]] = part
+        return out
+
+    def _block(self, top: int, left: int) -> Pixels:
+        with self._lock:
+            block = self._blocks.get((top, left))
+            if block is None:
+                height, width = min(_BLOCK_PX, self.shape[0] - top), min(_BLOCK_PX, self.shape[1] - left)
+                block = self._source.read(top, left, height, width)
+                self._blocks[top, left] = block
+                if len(self._blocks) > _CACHED_BLOCKS:
+                    self._blocks.popitem(last=False)
+            self._blocks.move_to_end((top, left))
+            return block
+
+
+class _OpenSlide:
+    """Level 0 of a slide scanner's file."""
+
+    def __init__(self, slide: openslide.OpenSlide, name: Path) -> None:
+        self._slide, self._name = slide, name
+        width, height = slide.dimensions
+        self.shape = (height, width)
+
+    def read(self, y0: int, x0: int, height: int, width: int) -> Pixels:
+        try:
+            image = self._slide.read_region((x0, y0), 0, (width, height))
+        except openslide.OpenSlideError as err:
+            raise DataError(f"{self._name} cannot be read ({err}): it is damaged, copy it again.") from err
+        return _on_glass(image)
+
+
+def open_slide(
+    path: Path | None,
+    pixel_size_um: float | None = None,
+    seed: int = 1,
+    size_mm: tuple[float, float] = (4.0, 3.0),
+) -> VirtualSlide:
+    """The slide in an image file, or generated tissue of `size_mm` (width, height) where there is no path.
+
+    pixel_size_um: what counts, whatever the file says; None: what the file says, else 0.5. Raises NoInputError for a missing file
+    and DataError for one that is broken or no image.
+    """
+    if path is None:
+        pixel_um = pixel_size_um or DEFAULT_PIXEL_SIZE_UM
+        shape = (max(1, round(size_mm[1] * 1000 / pixel_um)), max(1, round(size_mm[0] * 1000 / pixel_um)))
+        return VirtualSlide(_Cached(Tissue(shape, pixel_um, seed)), pixel_um)
+    if not path.is_file():
+        raise NoInputError(f"There is no slide image {path}: check the name.")
+    try:
+        source, found_um = _open(path)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, tifffile.TiffFileError) as err:
+        raise DataError(f"{path} cannot be read as an image ({err}): give a PNG, TIFF or SVS.") from err
+    except openslide.OpenSlideError as err:
+        raise DataError(f"{path} cannot be opened ({err}): it is damaged, copy it again.") from err
+    return VirtualSlide(source, pixel_size_um or found_um or DEFAULT_PIXEL_SIZE_UM)
+
+
+def _open(path: Path) -> tuple[Source, float | None]:
+    if openslide.OpenSlide.detect_format(path) is not None:
+        slide = openslide.OpenSlide(path)
+        mpp = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
+        return _Cached(_OpenSlide(slide, path)), _sane(float(mpp)) if mpp else None
+    if path.suffix.lower() in (".tif", ".tiff"):
+        with tifffile.TiffFile(path) as tiff:
+            return _Array(_eight_bit(tiff.pages[0].asarray(), path)), _tiff_pixel_um(tiff)
+    with Image.open(path) as image:
+        dpi = image.info.get("dpi")
+        found = _sane(25400.0 / float(dpi[0])) if dpi and dpi[0] > 0 else None
+        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+            return _Array(_eight_bit(np.asarray(image), path)), found
+        return _Array(_on_glass(image)), found
+
+
+def _on_glass(image: Image.Image) -> Pixels:
+    """RGB of an image of any mode; transparent parts show empty glass."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return np.asarray(image.convert("RGB"))
+    image = image.convert("RGBA")
+    glass = Image.new("RGBA", image.size, (EMPTY_GLASS,) * 3 + (255,))
+    return np.asarray(Image.alpha_composite(glass, image).convert("RGB"))
+
+
+def _eight_bit(pixels: Any, path: Path) -> Pixels:
+    """(H, W, 3) uint8 from (H, W) or (H, W, 1..4) of 8 or 16 bit."""
+    array = np.asarray(pixels)
+    if array.dtype.kind == "i" and array.size and array.min() >= 0 and array.max() < 65536:
+        array = array.astype(np.uint16)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] > 4 or array.dtype not in (np.uint8, np.uint16) or not array.size:
+        raise DataError(
+            f"{path} holds {array.dtype} of shape {np.shape(pixels)}: give a grey or RGB image of 8 or 16 bit."
+        )
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    if array.shape[2] == 4:
+        return _on_glass(Image.fromarray(array))
+    if array.shape[2] != 3:
+        return np.repeat(array[..., :1], 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+def _tiff_pixel_um(tiff: tifffile.TiffFile) -> float | None:
+    if tiff.ome_metadata:
+        for element in ElementTree.fromstring(tiff.ome_metadata).iter():
+            if element.tag.endswith("}Pixels") and element.get("PhysicalSizeXUnit", "µm") == "µm":
+                return _sane(float(element.get("PhysicalSizeX", "nan")))
+    page: Any = tiff.pages[0]
+    per_unit, unit = page.tags.get("XResolution"), page.tags.get("ResolutionUnit")
+    unit_um = {2: 25400.0, 3: 10000.0}.get(int(unit.value)) if unit is not None else None
+    if per_unit is None or unit_um is None or not per_unit.value[0]:
+        return None
+    return _sane(unit_um * per_unit.value[1] / per_unit.value[0])
+
+
+def _sane(pixel_um: float) -> float | None:
+    return pixel_um if 0 < pixel_um < _LARGEST_PIXEL_UM else None
