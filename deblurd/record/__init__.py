@@ -1,1 +1,1 @@
-
+"""Durable first: raw tiles and the journal that acknowledges them."""
