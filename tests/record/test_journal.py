@@ -22,9 +22,9 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @st.composite
 def a_tile(draw: st.DrawFn) -> Tile:
-    pose = Pose(*(draw(finite) for _ in range(3)), draw(st.none() | finite), draw(st.floats(0, 1e6)))
+    pose = Pose(draw(finite), draw(finite), draw(finite), draw(st.none() | finite), draw(st.floats(0, 1e6)))
     sigma = draw(st.floats(0, 1e6) | st.just(math.inf))
-    motion = MotionVector(*(draw(finite) for _ in range(4)), sigma)
+    motion = MotionVector(draw(finite), draw(finite), draw(finite), draw(finite), sigma)
     return Tile(
         0, draw(st.integers(0, 9)), draw(st.integers(0, 2**40)), pose, motion, draw(finite), (8, 8), "now"
     )
