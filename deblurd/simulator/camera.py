@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pymmcore_plus.experimental.unicore import CameraDevice
 
+from deblurd.errors import DataError
 from deblurd.frames import MotionVector, Pixels
 from deblurd.geometry import PixelToStage
 from deblurd.simulator.faults import Faults
@@ -31,6 +32,7 @@ MISSED = "MissedTriggers"
 
 _PATH_STEPS = 256
 _TICK_S = 0.02
+_LOOK_AHEAD_S = 0.25
 _UM_OF_DEFOCUS_PER_UM_OF_Z = 0.2
 """Standard deviation of the blur disc of a 20x/0.4 objective, in the slide's plane."""
 
@@ -171,8 +173,18 @@ class VirtualCamera(CameraDevice):
         finally:
             running.clear()
 
-    def _expose(self, sequence: int, exposed: queue.Queue[_Exposed | Exception], running: threading.Event) -> None:
+    def _expose(
+        self, sequence: int, exposed: queue.Queue[_Exposed | Exception], running: threading.Event
+    ) -> None:
         """Renders one exposure after the other, at most a beat ahead: where the stage will be is known unless it is told otherwise."""
+        now_s = time.perf_counter()
+        try:
+            self._optics.light(
+                self._path(now_s, now_s)
+            )  # the first beat waits until what lies under it has been made
+        except DataError as err:
+            _hand_over(exposed, err, running)
+            return
         start_s = time.perf_counter() + 0.005
         missed = number = 0
         while running.is_set():
@@ -191,6 +203,7 @@ class VirtualCamera(CameraDevice):
             try:
                 path = self._path(start_s, end_s)
                 pixels = self._render(path, sequence, number)
+                self._optics.look_ahead(self._motion.commanded([end_s + _LOOK_AHEAD_S])[0])
                 if not _sleep_until(end_s, running):
                     return
                 true_path = self._path(start_s, end_s)

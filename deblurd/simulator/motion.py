@@ -27,7 +27,9 @@ _WOBBLE_S = (23.0, 41.0, 67.0)
 """Lead screws and guides err with the place, warmth with the time: each wave has a length in both."""
 
 
-def plan(position: float, velocity: float, target: float, speed: float, acceleration: float) -> list[list[float]]:
+def plan(
+    position: float, velocity: float, target: float, speed: float, acceleration: float
+) -> list[list[float]]:
     """The fastest way to stand at `target`: a list of [duration, acceleration], none longer than one turn.
 
     Starts at `position` with `velocity` (either sign, also above `speed`); um and seconds.

@@ -43,12 +43,13 @@ class Stamps:
                 for i in range(_DIRECTIONS)
             ]
 
-    def put(self, stain: Stamp, grid: Grid, at: Points, kind: Kind, direction: Floats) -> None:
+    def put(self, stain: Stamp, grid: Grid, at: Points, kind: Kind, direction: Floats | float = 0.0) -> None:
         """Stamps into `stain` (h, w), the pixels of `grid`; the darker of two overlapping stamps stays. direction: (n,), radians from x towards y."""
         height, width = stain.shape
         rows = np.rint((at.y_um - grid.y_um[0, 0]) / self._um).astype(int)
         columns = np.rint((at.x_um - grid.x_um[0, 0]) / self._um).astype(int)
-        which = np.rint(direction / math.pi * _DIRECTIONS).astype(int) % _DIRECTIONS
+        turns = np.broadcast_to(np.rint(np.asarray(direction) / math.pi * _DIRECTIONS), rows.shape)
+        which = turns.astype(int) % _DIRECTIONS
         at_hash = np.rint(at.y_um * 16).astype(np.int64), np.rint(at.x_um * 16).astype(np.int64)
         variant = (hashed(at.seed, 70, *at_hash) * _VARIANTS).astype(int)
         strength = (0.8 + 0.4 * hashed(at.seed, 71, *at_hash)).astype(np.float32)
@@ -68,7 +69,9 @@ class Stamps:
     def _shape(self, kind: Kind, rng: np.random.Generator) -> tuple[float, float, Floats, Stamp]:
         """Half axes, unevenness of the outline (phase and height of 3 waves), chromatin as a square of noise."""
         a, b = (half * rng.uniform(0.82, 1.18) for half in _HALF_AXES_UM[kind])
-        waves = np.stack([rng.uniform(0, 2 * math.pi, 3), rng.uniform(0, 0.03 if kind == "red cell" else 0.075, 3)])
+        waves = np.stack(
+            [rng.uniform(0, 2 * math.pi, 3), rng.uniform(0, 0.03 if kind == "red cell" else 0.075, 3)]
+        )
         n = 2 * math.ceil(REACH_UM / self._um) + 1
         noise = rng.standard_normal((n, n)).astype(np.float32)
         clumps = cv2.GaussianBlur(noise, (0, 0), max(0.42 / self._um, 0.45))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
 
 
@@ -25,7 +25,9 @@ def hashed(seed: int, key: int, *coordinates: Integers) -> Floats:
 
 def _spline(t: Floats) -> Floats:
     """Weights (n, 4) of the four lattice points around the fractions t (n,): the uniform cubic B-spline."""
-    return np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
+    return (
+        np.stack([(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1) / 6
+    )
 
 
 _TO_UNIT = 3.6
@@ -51,23 +53,37 @@ class Grid:
         self.x_um = (np.arange(x0, x0 + width) * pixel_um)[None, :]
         self.seed = seed
 
+    @property
+    def centre_um(self) -> Floats:
+        """(2,), (y, x)."""
+        return np.array([self.y_um[[0, -1], 0].mean(), self.x_um[0, [0, -1]].mean()])
+
+    @property
+    def reach_um(self) -> float:
+        """From the centre to the farther edge, along an axis."""
+        return float(max(np.ptp(self.y_um), np.ptp(self.x_um)) / 2)
+
     def noise(self, scale_um: float, key: int) -> Floats:
-        rows, first_y = self._weights(self.y_um[:, 0], scale_um)
-        columns, first_x = self._weights(self.x_um[0], scale_um)
-        y = np.arange(first_y, first_y + rows.shape[1])[:, None]
-        x = np.arange(first_x, first_x + columns.shape[1])[None, :]
-        lattice = (hashed(self.seed, key, y, x) * 2 - 1) * _TO_UNIT
-        return np.asarray(rows @ lattice.astype(np.float32) @ columns.T)
+        first_y, rows, weights_y = self._around(self.y_um[:, 0], scale_um)
+        first_x, columns, weights_x = self._around(self.x_um[0], scale_um)
+        y = np.arange(first_y, first_y + int(rows[-1]) + 4)[:, None]
+        x = np.arange(first_x, first_x + int(columns[-1]) + 4)[None, :]
+        lattice = ((hashed(self.seed, key, y, x) * 2 - 1) * _TO_UNIT).astype(np.float32)
+        # four taps along x, then along y: a matrix product would wake the threads of BLAS
+        along = lattice[:, columns] * weights_x[:, 0]
+        for i in (1, 2, 3):
+            along += lattice[:, columns + i] * weights_x[:, i]
+        out = along[rows] * weights_y[:, 0, None]
+        for i in (1, 2, 3):
+            out += along[rows + i] * weights_y[:, i, None]
+        return out
 
     @staticmethod
-    def _weights(at_um: Floats, scale_um: float) -> tuple[NDArray[np.float32], int]:
+    def _around(at_um: Floats, scale_um: float) -> tuple[int, Integers, NDArray[np.float32]]:
+        """First lattice point in use; for each place, its four lattice points' first (counted from there) and their weights."""
         place = at_um / scale_um
         whole = np.floor(place).astype(np.int64)
-        first = int(whole[0]) - 1
-        weights = np.zeros((len(place), int(whole[-1]) + 3 - first), np.float32)
-        columns = (whole - 1 - first)[:, None] + np.arange(4)
-        weights[np.arange(len(place))[:, None], columns] = _spline(place - whole)
-        return weights, first
+        return int(whole[0]) - 1, whole - whole[0], _spline(place - whole).astype(np.float32)
 
 
 class Points:
@@ -75,6 +91,9 @@ class Points:
 
     def __init__(self, y_um: Floats, x_um: Floats, seed: int) -> None:
         self.y_um, self.x_um, self.seed = y_um, x_um, seed
+
+    def where(self, keep: NDArray[np.bool_]) -> Points:
+        return Points(self.y_um[keep], self.x_um[keep], self.seed)
 
     def noise(self, scale_um: float, key: int) -> Floats:
         y, x = self.y_um / scale_um, self.x_um / scale_um
@@ -87,11 +106,9 @@ class Points:
         return np.asarray(weighted * _TO_UNIT)
 
 
-def scattered(
-    grid: Grid, spacing_um: float, margin_um: float, key: int
-) -> tuple[Points, Integers, Integers]:
+def scattered(grid: Grid, spacing_um: float, margin_um: float, key: int) -> tuple[Points, Integers, Integers]:
     """One place in each cell of a lattice, shaken, that lies within `margin_um` of the grid; and the cells (n,), y and x."""
-    y, x = np.meshgrid(
+    cells_y, cells_x = np.meshgrid(
         np.arange(
             math.floor((grid.y_um[0, 0] - margin_um) / spacing_um),
             math.ceil((grid.y_um[-1, 0] + margin_um) / spacing_um) + 1,
@@ -102,7 +119,7 @@ def scattered(
         ),
         indexing="ij",
     )
-    y, x = y.ravel(), x.ravel()
+    y, x = cells_y.ravel(), cells_x.ravel()
     shake_y, shake_x = hashed(grid.seed, key, y, x), hashed(grid.seed, key + 1, y, x)
     shift = 0.5 * (y % 2 == 1)  # brick-wise, so that no rows show
     at = Points(

@@ -13,6 +13,10 @@ _STRIP_ROWS = 64
 """Rows worked on at once, so that what lies between the steps stays in the processor's cache."""
 
 
+_BRIGHTEST = 1.2
+"""Interpolation may overshoot full scale by less than this."""
+
+
 def _half_normal_table() -> Image:
     """256 equally likely values of a normal distribution with standard deviation 1/2."""
     values = ndtri((np.arange(256) + 0.5) / 256)
@@ -22,10 +26,11 @@ def _half_normal_table() -> Image:
 class Sensor:
     """A sensor of `shape` (H, W) or (H, W, 3).
 
-    Noise of variance x + r^2 electrons at x electrons is added as a half standard normal n to the root:
-    ``(sqrt(x + r^2 - 1/8) + n)^2`` has that variance, and a mean that is 1/4 - 1/8 + r^2 too high. The normal values are one random byte
-    each, through a table of 256 quantiles: no tail beyond 2.9 standard deviations, but ten times as fast as true
-    ones and, unlike a stored field of noise, never the same twice, so that no registration can lock on to it.
+    Noise of variance x + r^2 electrons at x electrons is added as a half standard normal n to the root: ``(sqrt(x + r^2 - 1/8) + n)^2``
+    has that variance and, less r^2 + 1/8, the mean x. The root is counted in steps of which full scale has some 65,000, and
+    a table goes from steps to counts. The normal values are one random byte each, through a table of 256 quantiles: no tail
+    beyond 2.9 standard deviations, but ten times as fast as true ones and, unlike a stored field of noise, never
+    the same twice, so that no registration can lock on to it.
     """
 
     def __init__(
@@ -41,30 +46,34 @@ class Sensor:
         """vignetting: share of the light lost in the corners, growing with the square of the distance."""
         self.shape = shape
         self.dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
-        self._encoding = encoding
         self._seed = seed
-        self._electrons = electrons_full_scale
-        self._floor = np.float32(max(read_noise_e**2 - 0.125, 0.0))
+        floor = max(read_noise_e**2 - 0.125, 0.0)
+        steps = 65535 / (np.sqrt(_BRIGHTEST * electrons_full_scale + floor) + 1.5)  # to a root of 1
+        self._floor = np.float32(floor * steps**2)
         y, x = (np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape[:2])
         fall_off = 1 - vignetting * (y[:, None] ** 2 + x[None, :] ** 2) / 2
-        gain = (fall_off * electrons_full_scale).astype(np.float32)
-        self._gain = np.ascontiguousarray(np.broadcast_to(gain[..., None], shape) if len(shape) == 3 else gain)
-        self._normal = _half_normal_table()
+        gain = (fall_off * electrons_full_scale * steps**2).astype(np.float32)
+        self._gain = np.ascontiguousarray(
+            np.broadcast_to(gain[..., None], shape) if len(shape) == 3 else gain
+        )
+        self._noise = _half_normal_table() * np.float32(steps)
+        electrons = (np.arange(65536) / steps) ** 2 - floor - 0.25
+        self._counts = from_linear(
+            (electrons / electrons_full_scale).astype(np.float32), self.dtype, encoding
+        )
 
     def expose(self, light: Image, sequence: int, number: int) -> Pixels:
         """Counts of `light` (float32, 1 at full scale); the same for the same seed, sequence and number."""
-        rng = np.random.Generator(np.random.SFC64([self._seed, sequence + 1, number]))
+        dice = np.random.SFC64([self._seed, sequence + 1, number])
         pixels = np.empty(self.shape, self.dtype)
         for top in range(0, self.shape[0], _STRIP_ROWS):
             rows = slice(top, min(top + _STRIP_ROWS, self.shape[0]))
-            electrons = cv2.multiply(np.ascontiguousarray(light[rows]), self._gain[rows])
-            np.maximum(electrons, 0, out=electrons)
-            electrons += self._floor
-            root = cv2.sqrt(electrons)
-            dice = np.frombuffer(rng.bytes(root.size), np.uint8).reshape(root.shape)
-            root += cv2.LUT(dice, self._normal)
-            np.multiply(root, root, out=root)
-            root -= self._floor + np.float32(0.25)
-            root *= np.float32(1 / self._electrons)
-            pixels[rows] = from_linear(root.reshape(pixels[rows].shape), self.dtype, self._encoding)
+            root = light[rows] * self._gain[rows]
+            shape, flat = root.shape, root.reshape(len(root), -1)
+            flat += self._floor
+            cv2.threshold(flat, 0, 0, cv2.THRESH_TOZERO, dst=flat)
+            cv2.sqrt(flat, dst=flat)
+            thrown = dice.random_raw(flat.size // 8 + 1).view(np.uint8)[: flat.size].reshape(flat.shape)
+            steps = cv2.add(flat, cv2.LUT(thrown, self._noise), dtype=cv2.CV_16U)  # rounds, and stops at 0
+            pixels[rows] = np.take(self._counts, np.asarray(steps)).reshape(shape)
         return pixels

@@ -62,9 +62,13 @@ class Simulation:
         shape = (*s.fov_px, 3) if s.color else s.fov_px
         motion = Motion(s.acceleration_um_s2, s.backlash_um, s.wobble_um, s.seed)
         focus = VirtualFocus()
+        optics = Optics(slide, affine, s.fov_px, s.color)
+        optics.light(motion.true([0.0]))  # so that the first frame need not wait for its tissue
         camera = VirtualCamera(
-            Optics(slide, affine, s.fov_px, s.color),
-            Sensor(shape, s.bit_depth, s.encoding, s.electrons_full_scale, s.read_noise_e, s.vignetting, s.seed),
+            optics,
+            Sensor(
+                shape, s.bit_depth, s.encoding, s.electrons_full_scale, s.read_noise_e, s.vignetting, s.seed
+            ),
             motion,
             focus,
             affine,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 from xml.etree import ElementTree
@@ -25,9 +26,9 @@ DEFAULT_PIXEL_SIZE_UM = 0.5
 _LARGEST_PIXEL_UM = 20.0
 """Metadata that say more are screen or print resolutions."""
 
-_BLOCK_PX = 256
-_CACHED_BLOCKS = 320
-"""60 MiB: two rows of fields over a slide of 1 cm at 0.5 um."""
+_BLOCK_PX = 512
+_CACHED_BLOCKS = 80
+"""60 MiB: what two rows of fields over a slide of 1 cm at 0.5 um need."""
 
 
 class Source(Protocol):
@@ -54,8 +55,7 @@ class VirtualSlide:
 
     def region(self, y0: int, x0: int, height: int, width: int) -> Pixels:
         """(height, width, 3) uint8 sRGB from pixel (y0, x0) on; empty glass outside the image."""
-        top, left = max(y0, 0), max(x0, 0)
-        bottom, right = min(y0 + height, self.shape[0]), min(x0 + width, self.shape[1])
+        top, left, bottom, right = self._inside(y0, x0, height, width)
         inside = bottom > top and right > left
         if inside and (bottom - top, right - left) == (height, width):
             return self._source.read(top, left, height, width)
@@ -64,6 +64,15 @@ class VirtualSlide:
             part = self._source.read(top, left, bottom - top, right - left)
             out[top - y0 : bottom - y0, left - x0 : right - x0] = part
         return out
+
+    def look_ahead(self, y0: int, x0: int, height: int, width: int) -> None:
+        """Have these pixels made in the background, where they are not there yet."""
+        top, left, bottom, right = self._inside(y0, x0, height, width)
+        if isinstance(self._source, _Cached) and bottom > top and right > left:
+            self._source.look_ahead(top, left, bottom - top, right - left)
+
+    def _inside(self, y0: int, x0: int, height: int, width: int) -> tuple[int, int, int, int]:
+        return max(y0, 0), max(x0, 0), min(y0 + height, self.shape[0]), min(x0 + width, self.shape[1])
 
 
 class _Array:
@@ -78,35 +87,43 @@ class _Array:
 
 
 class _Cached:
-    """The latest blocks of a source that takes its time."""
+    """The latest blocks of a source that takes its time; they are made in a thread of their own, so that they can be asked for ahead."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self.shape = source.shape
-        self._blocks: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int], Future[Pixels]] = OrderedDict()
         self._lock = threading.Lock()
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix="virtual slide")
 
     def read(self, y0: int, x0: int, height: int, width: int) -> Pixels:
         out = np.empty((height, width, 3), np.uint8)
-        for top in range(y0 - y0 % _BLOCK_PX, y0 + height, _BLOCK_PX):
-            for left in range(x0 - x0 % _BLOCK_PX, x0 + width, _BLOCK_PX):
-                block = self._block(top, left)
-                y, x = max(top, y0), max(left, x0)
-                part = block[y - top : y0 + height - top, x - left : x0 + width - left]
-                out[y - y0 : y - y0 + part.shape[0], x - x0 : x - x0 + part.shape[1]] = part
+        for (top, left), made in self.look_ahead(y0, x0, height, width).items():
+            block = made.result()
+            y, x = max(top, y0), max(left, x0)
+            part = block[y - top : y0 + height - top, x - left : x0 + width - left]
+            out[y - y0 : y - y0 + part.shape[0], x - x0 : x - x0 + part.shape[1]] = part
         return out
 
-    def _block(self, top: int, left: int) -> Pixels:
+    def look_ahead(self, y0: int, x0: int, height: int, width: int) -> dict[tuple[int, int], Future[Pixels]]:
+        """The blocks that make up these pixels, made or in the making."""
         with self._lock:
-            block = self._blocks.get((top, left))
-            if block is None:
-                height, width = min(_BLOCK_PX, self.shape[0] - top), min(_BLOCK_PX, self.shape[1] - left)
-                block = self._source.read(top, left, height, width)
-                self._blocks[top, left] = block
-                if len(self._blocks) > _CACHED_BLOCKS:
-                    self._blocks.popitem(last=False)
-            self._blocks.move_to_end((top, left))
-            return block
+            return {
+                (top, left): self._block(top, left)
+                for top in range(y0 - y0 % _BLOCK_PX, y0 + height, _BLOCK_PX)
+                for left in range(x0 - x0 % _BLOCK_PX, x0 + width, _BLOCK_PX)
+            }
+
+    def _block(self, top: int, left: int) -> Future[Pixels]:
+        made = self._blocks.get((top, left))
+        if made is None:
+            height, width = min(_BLOCK_PX, self.shape[0] - top), min(_BLOCK_PX, self.shape[1] - left)
+            made = self._maker.submit(self._source.read, top, left, height, width)
+            self._blocks[top, left] = made
+            if len(self._blocks) > _CACHED_BLOCKS:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end((top, left))
+        return made
 
 
 class _OpenSlide:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.frames import Pixels
-from deblurd.simulator.nuclei import REACH_UM, Stamps
+from deblurd.simulator.nuclei import REACH_UM, Kind, Stamp, Stamps
 from deblurd.simulator.places import Floats, Grid, Places, Points, hashed, scattered
 
 EMPTY_GLASS = 244
@@ -24,7 +24,7 @@ EMPTY_GLASS = 244
 _STAINS = np.array([[0.65, 0.13], [0.70, 0.92], [0.29, 0.31]]) * math.log(10)
 """Absorption of R, G, B (rows) by haematoxylin and eosin (columns)."""
 
-_GLAND_CELL_UM = 125.0
+_GLAND_CELL_UM = 115.0
 _GLAND_REACH_UM = 95.0
 _VESSEL_WALL_UM = 3.0
 _FIBRES_PX = 1024
@@ -49,13 +49,15 @@ class _Gland:
 
     def gives_way_to(self, other: _Gland) -> bool:
         apart = math.hypot(self.y_um - other.y_um, self.x_um - other.x_um)
-        return self.radius_um < other.radius_um and apart < 1.2 * (self.radius_um + other.radius_um)
+        return self.radius_um < other.radius_um and apart < 1.06 * (self.radius_um + other.radius_um)
 
     def distance(self, y_um: Floats, x_um: Floats) -> Floats:
         """From the smooth outline, negative inside."""
         dy, dx = y_um - self.y_um, x_um - self.x_um
         s = self.stretch
-        return np.asarray((np.hypot(s[0, 0] * dy + s[0, 1] * dx, s[1, 0] * dy + s[1, 1] * dx) - 1) * self.radius_um)
+        return np.asarray(
+            (np.hypot(s[0, 0] * dy + s[0, 1] * dx, s[1, 0] * dy + s[1, 1] * dx) - 1) * self.radius_um
+        )
 
 
 class Tissue:
@@ -80,8 +82,8 @@ class Tissue:
         stains = self._ground(grid, y0, x0, inside, glands)
         self._place_nuclei(grid, glands, stains)
         density = cv2.transform(cv2.merge([stains[0], stains[1]]), -_STAINS.astype(np.float32))
-        light = cv2.exp(density)
-        return np.asarray(cv2.multiply(light, (float(EMPTY_GLASS),) * 4, dtype=cv2.CV_8U))
+        light = np.asarray(cv2.exp(density))
+        return np.asarray((light * np.float32(EMPTY_GLASS) + np.float32(0.5)).astype(np.uint8))
 
     # ---- where there is what
 
@@ -113,7 +115,8 @@ class Tissue:
             key = int(y[i]) * 1_000_003 + int(x[i])
             glands.append(_Gland(at.y_um[i], at.x_um[i], radius, stretch, vessel, key))
         # of two that touch the smaller gives way, whatever becomes of the larger: so the outcome depends on near neighbours only
-        return [a for a in glands if not any(a.gives_way_to(b) for b in glands)]
+        seen = [g for g in glands if _window(grid, g, _GLAND_REACH_UM + REACH_UM) is not None]
+        return [a for a in seen if not any(a.gives_way_to(b) for b in glands)]
 
     # ---- what it is made of
 
@@ -201,59 +204,58 @@ class Tissue:
     ) -> None:
         haematoxylin, eosin = stains
         at, y, x = scattered(grid, 11.5, REACH_UM, 40)
-        chance = hashed(self._seed, 42, y, x)
-        keep = (chance < 0.34 + 0.12 * at.noise(120.0, 13)) & (self._inside(at) > 4) & (self._distance(at, glands) > 4)
-        at = Points(at.y_um[keep], at.x_um[keep], at.seed)
+        at = at.where(hashed(self._seed, 42, y, x) < 0.34 + 0.12 * at.noise(120.0, 13))
+        at = at.where((self._distance(at, glands) > 4) & (self._inside(at) > 4))
         self._stamps.put(haematoxylin, grid, at, "spindle", self._fibre_angle(at))
 
-        at, y, x = scattered(grid, 6.8, REACH_UM, 44)
-        keep = (at.noise(75.0, 14) > 1.35) & (self._inside(at) > 4)
-        at = Points(at.y_um[keep], at.x_um[keep], at.seed)
-        keep = self._distance(at, glands) > 4
-        at = Points(at.y_um[keep], at.x_um[keep], at.seed)
-        self._stamps.put(haematoxylin, grid, at, "lymphocyte", np.zeros(at.y_um.size))
+        at, _, _ = scattered(grid, 6.8, REACH_UM, 44)
+        at = at.where(at.noise(75.0, 14) > 1.35)
+        at = at.where((self._distance(at, glands) > 4) & (self._inside(at) > 4))
+        self._stamps.put(haematoxylin, grid, at, "lymphocyte")
 
-        for gland in glands:
-            if _window(grid, gland, _GLAND_REACH_UM) is None:
-                continue
-            if gland.is_vessel:
-                self._bleed(grid, gland, eosin)
-            self._line(grid, gland, glands, haematoxylin)
-
-    def _line(self, grid: Grid, gland: _Gland, glands: list[_Gland], haematoxylin: NDArray[np.float32]) -> None:
-        """Nuclei along the wall of a gland."""
-        count = max(6, int(2 * math.pi * gland.radius_um / (16.0 if gland.is_vessel else 4.9)))
-        i = np.arange(count)
-        key = np.full(count, gland.key)
-        u = [hashed(self._seed, 50 + j, key, i) for j in range(3)]
-        angle = 2 * math.pi * (i + 0.7 * u[0]) / count
-        to_um = np.linalg.inv(gland.stretch)
-        rim = np.stack([np.sin(angle), np.cos(angle)], axis=1) @ to_um.T
-        outward = rim / np.linalg.norm(rim, axis=1, keepdims=True)
-        depth = 1.2 + 0 * u[1] if gland.is_vessel else 5.5 + 2.5 * u[1] + 5.0 * (u[2] < 0.28)
-        place = rim.copy()
-        for _ in range(2):  # walk to the wanted depth below the uneven outline
-            at = Points(gland.y_um + place[:, 0], gland.x_um + place[:, 1], self._seed)
-            off = gland.distance(at.y_um, at.x_um) + self._ripple(at) + depth
-            place -= outward * off[:, None]
-        at = Points(gland.y_um + place[:, 0], gland.x_um + place[:, 1], self._seed)
-        keep = (self._inside(at) > 4) & (np.abs(self._distance(at, glands) + depth) < 2.5)
-        at = Points(at.y_um[keep], at.x_um[keep], self._seed)
-        turn = np.arctan2(outward[keep, 0], outward[keep, 1]) + 0.5 * (u[1][keep] - 0.5)
-        if gland.is_vessel:
-            self._stamps.put(haematoxylin, grid, at, "spindle", turn + math.pi / 2)
-        else:
-            self._stamps.put(haematoxylin, grid, at, "columnar", turn)
-
-    def _bleed(self, grid: Grid, gland: _Gland, eosin: NDArray[np.float32]) -> None:
-        """Red cells in a vessel."""
+        vessels = [g for g in glands if g.is_vessel]
         at, y, x = scattered(grid, 5.6, REACH_UM, 60)
-        d = gland.distance(at.y_um, at.x_um)
-        near = np.flatnonzero((d < -gland.wall_um) & (hashed(self._seed, 62, y, x) < 0.75))
-        at = Points(at.y_um[near], at.x_um[near], self._seed)
-        keep = (gland.distance(at.y_um, at.x_um) + self._ripple(at) < -gland.wall_um - 2.5) & (self._inside(at) > 4)
-        at = Points(at.y_um[keep], at.x_um[keep], self._seed)
-        self._stamps.put(eosin, grid, at, "red cell", np.zeros(at.y_um.size))
+        at = at.where(hashed(self._seed, 62, y, x) < 0.75)
+        at = at.where(self._distance(at, vessels) < -_VESSEL_WALL_UM - 2.5)
+        self._stamps.put(eosin, grid, at.where(self._inside(at) > 4), "red cell")
+
+        self._line(grid, glands, vessels, "spindle", haematoxylin)
+        self._line(grid, glands, [g for g in glands if not g.is_vessel], "columnar", haematoxylin)
+
+    def _line(
+        self, grid: Grid, glands: list[_Gland], lined: list[_Gland], kind: Kind, haematoxylin: Stamp
+    ) -> None:
+        """Nuclei along the walls of the glands `lined`: columnar ones across the wall, in rows; spindles along it."""
+        if not lined:
+            return
+        centre, rim, outward, depth, tilt = (
+            np.concatenate(part) for part in zip(*(self._wall(g, kind) for g in lined), strict=True)
+        )
+        near = np.abs(centre + rim - grid.centre_um).max(axis=1) < grid.reach_um + 3 * REACH_UM
+        centre, rim, outward, depth, tilt = (part[near] for part in (centre, rim, outward, depth, tilt))
+        place = centre + rim
+        for _ in range(2):  # walk to the wanted depth below the uneven outline
+            at = Points(place[:, 0], place[:, 1], self._seed)
+            place = place - outward * (self._distance(at, lined) + depth)[:, None]
+        at = Points(place[:, 0], place[:, 1], self._seed)
+        keep = (np.abs(self._distance(at, glands) + depth) < 2.5) & (self._inside(at) > 4)
+        direction = np.arctan2(outward[:, 0], outward[:, 1]) + tilt
+        self._stamps.put(haematoxylin, grid, at.where(keep), kind, direction[keep])
+
+    def _wall(self, gland: _Gland, kind: Kind) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Candidates for nuclei: centre, outline seen from there, outward normal, (n, 2); depth and tilt, (n,)."""
+        spacing_um = 16.0 if kind == "spindle" else 4.9
+        count = max(6, int(2 * math.pi * gland.radius_um / spacing_um))
+        i = np.arange(count)
+        u = [hashed(self._seed, 50 + j, np.full(count, gland.key), i) for j in range(3)]
+        angle = 2 * math.pi * (i + 0.7 * u[0]) / count
+        rim = np.stack([np.sin(angle), np.cos(angle)], axis=1) @ np.linalg.inv(gland.stretch).T
+        outward = rim / np.linalg.norm(rim, axis=1, keepdims=True)
+        centre = np.broadcast_to([gland.y_um, gland.x_um], rim.shape)
+        if kind == "spindle":
+            return centre, rim, outward, np.full(count, 1.2), np.full(count, math.pi / 2)
+        second_row = u[2] < 0.28
+        return centre, rim, outward, 5.5 + 2.5 * u[1] + 5.0 * second_row, 0.5 * (u[1] - 0.5)
 
 
 def _window(grid: Grid, gland: _Gland, reach_um: float) -> tuple[slice, slice] | None:
@@ -275,8 +277,10 @@ def _textures(pixel_um: float, seed: int) -> tuple[NDArray[np.float32], NDArray[
 
     def shaped(along_um: float, across_um: float) -> NDArray[np.float32]:
         white = np.fft.rfft2(rng.standard_normal((n, n)))
-        texture = np.fft.irfft2(white * np.exp(-2 * math.pi**2 * ((fx * along_um) ** 2 + (fy * across_um) ** 2)), (n, n))
+        texture = np.fft.irfft2(
+            white * np.exp(-2 * math.pi**2 * ((fx * along_um) ** 2 + (fy * across_um) ** 2)), (n, n)
+        )
         return np.asarray(texture / texture.std(), dtype=np.float32)
 
     fine = max(0.45, 0.5 * pixel_um)
-    return cv2.merge([shaped(9.0, fine), shaped(32.0, 2.6)]), shaped(0.5 * pixel_um, 0.5 * pixel_um)
+    return np.stack([shaped(9.0, fine), shaped(32.0, 2.6)], axis=2), shaped(0.5 * pixel_um, 0.5 * pixel_um)
