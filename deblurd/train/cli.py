@@ -1,0 +1,174 @@
+"""``deblurd-train fit | export | evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import track
+
+from deblurd.errors import DeblurdError, OutputError, UsageError
+from deblurd.train.card import quality_table, write_card, write_manifest
+from deblurd.train.dataset import Images, Split, list_images, load_images
+from deblurd.train.recipe import DataRecipe, load_recipe, shipped
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code of sysexits.h. Errors are one sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    options.typed = list(sys.argv[1:] if arguments is None else arguments)
+    console, complaints = Console(), Console(stderr=True)
+    try:
+        options.run(options, console)
+    except DeblurdError as err:
+        complaints.print(str(err), markup=False, highlight=False, soft_wrap=True)
+        return err.exit_code
+    except KeyboardInterrupt:
+        complaints.print("Stopped; the same command goes on from the last checkpoint.")
+        return 130
+    return 0
+
+
+def _fit(options: argparse.Namespace, console: Console) -> None:
+    _need_torch()
+    from deblurd.train.fit import fit
+
+    recipe = load_recipe(options.recipe)
+    if options.steps:
+        recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"steps": options.steps})})
+    path = fit(recipe, options.images, options.output, options.device, options.threads, console)
+    console.print(f"Trained: {path}")
+
+
+def _export(options: argparse.Namespace, console: Console) -> None:
+    _need_torch()
+    from deblurd.train.export import export
+    from deblurd.train.fit import load_checkpoint
+
+    console.print(f"Exported: {export(load_checkpoint(options.checkpoint), options.models)}")
+
+
+def _evaluate(options: argparse.Namespace, console: Console) -> None:
+    from deblurd.train.evaluate import Model, conditions, evaluate, summarise, worst_loss_db, write_scores
+
+    model = Model(options.model)
+    recipe = DataRecipe.model_validate(
+        model.manifest["training"]["recipe"]["data"] | {"exclude": options.exclude}
+    )
+    entries = list_images(options.images, recipe)
+    least = int(2 * max(options.blur)) + 40
+    images = _limited(load_images(options.images, entries, options.split, recipe, least), options.limit)
+    total = len(images.pixels)
+    console.print(f"{total} images; levels {options.blur}, angles {options.angle}.")
+    rounds = evaluate(model, images, options.blur, options.angle, options.field_px, options.fields)
+    scores = [score for found in track(rounds, "measuring", console=console) for score in found]
+    quality = {
+        "conditions": conditions(options.field_px, options.fields),
+        "command": "deblurd-train " + " ".join(options.typed),
+        "rows": summarise(scores),
+        "worst_loss_db": {
+            m: round(worst_loss_db(scores, m), 2) for m in ("model", "model_wrong_motion", "wiener")
+        },
+    }
+    for measure, digits in (("psnr_db", 2), ("ssim", 3)):
+        console.print(Markdown("\n".join(quality_table(summarise(scores), measure, digits))))
+    console.print(f"Behind the input at worst, dB: {quality['worst_loss_db']}")
+    try:
+        if options.report:
+            options.report.write_text(json.dumps(quality, indent=2) + "\n", "utf-8")
+            write_scores(scores, options.report.with_suffix(".csv"))
+        if options.record:
+            manifest = model.manifest | {"quality": quality}
+            write_manifest(manifest, options.model)
+            write_card(manifest, options.model / "README.md")
+    except OSError as err:
+        raise OutputError(f"The report cannot be written ({err}): choose another place.") from err
+
+
+def _limited(images: Images, limit: int) -> Images:
+    """At most `limit` images of each family, evenly spread over its list."""
+    families: dict[str, list[int]] = {}
+    for i, entry in enumerate(images.entries):
+        families.setdefault(entry.family, []).append(i)
+    keep = [
+        found[len(found) * k // min(limit, len(found))]
+        for found in families.values()
+        for k in range(min(limit, len(found)))
+    ]
+    return replace(
+        images,
+        entries=[images.entries[i] for i in keep],
+        pixels=[images.pixels[i] for i in keep],
+        sha256=[images.sha256[i] for i in keep],
+    )
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as err:
+        raise UsageError(
+            "The trainer needs PyTorch, which is not installed: pip install 'deblurd[train]'."
+        ) from err
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deblurd-train", description="Train, export and measure deblurring models."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fit = commands.add_parser("fit", help="train a network; goes on where an earlier run stopped")
+    fit.add_argument(
+        "--recipe", type=Path, required=True, help=f"a .toml file, or one of {', '.join(shipped())}"
+    )
+    fit.add_argument(
+        "--images", type=Path, required=True, help="folder of sharp images, with or without MANIFEST.tsv"
+    )
+    fit.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt and curve.png")
+    fit.add_argument("--steps", type=_positive, help="instead of the recipe's")
+    fit.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    fit.add_argument("--threads", type=_positive, default=1, help="CPU threads of PyTorch")
+    fit.set_defaults(run=_fit)
+
+    export = commands.add_parser("export", help="make a model folder from a checkpoint")
+    export.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training")
+    export.add_argument(
+        "--models", type=Path, default=Path("models"), help="folder that gets the model's folder"
+    )
+    export.set_defaults(run=_export)
+
+    evaluate = commands.add_parser("evaluate", help="measure a model beside its rivals")
+    evaluate.add_argument("--model", type=Path, required=True, help="model folder")
+    evaluate.add_argument("--images", type=Path, required=True, help="folder of sharp images")
+    evaluate.add_argument("--split", choices=get_args(Split), default="test")
+    evaluate.add_argument("--exclude", nargs="*", default=[], help="patterns of images to leave out")
+    evaluate.add_argument(
+        "--blur", nargs="+", type=float, default=[2.0, 5.0, 10.0, 20.0, 40.0], help="levels, px"
+    )
+    evaluate.add_argument("--angle", nargs="+", type=float, default=[0.0, 37.0, 90.0], help="degrees")
+    evaluate.add_argument(
+        "--field-px", type=_positive, default=384, help="side of the fields cut out of an image"
+    )
+    evaluate.add_argument("--fields", type=_positive, default=2, help="at most so many fields of each image")
+    evaluate.add_argument("--limit", type=_positive, default=8, help="at most so many images of each source")
+    evaluate.add_argument("--report", type=Path, help="JSON file; every score goes into a CSV file beside it")
+    evaluate.add_argument(
+        "--record", action="store_true", help="write the table into the model's manifest and card"
+    )
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number

@@ -1,0 +1,182 @@
+"""From a checkpoint to a model folder that the engine loads: ``model.onnx`` and ``manifest.json``.
+
+The folder appears whole or not at all: it is made beside its place, checked number by number against the network, and
+then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import onnxruntime
+import torch
+from pydantic import ValidationError
+
+from deblurd.errors import ModelError, OutputError
+from deblurd.train.card import write_card, write_manifest
+from deblurd.train.network import STRIDE, Network, halo_px
+from deblurd.train.recipe import Recipe
+
+SCHEMA = 1
+TOLERANCE = 1e-4
+"""Greatest difference of ONNX Runtime's output from the network's, on values in [0, 1]."""
+
+INPUTS = ("blurred", "estimate", "motion")
+
+
+def export(checkpoint: dict[str, Any], models: Path) -> Path:
+    """Write ``models/<name>/`` from a checkpoint and return its path; a model of that name is replaced.
+
+    Raises ModelError if the exported numbers differ from the network's by more than `TOLERANCE`, OutputError if the folder cannot be written.
+    """
+    recipe = recipe_of(checkpoint)
+    network = averaged_network(checkpoint, recipe)
+    target = models / recipe.name
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{recipe.name}-", dir=models))
+    except OSError as err:
+        raise OutputError(f"{models} cannot be written ({err}): choose another --models.") from err
+    try:
+        write_onnx(network, part / "model.onnx", recipe)
+        check_numbers(network, part / "model.onnx")
+        manifest = make_manifest(checkpoint, recipe, part / "model.onnx")
+        write_manifest(manifest, part)
+        write_card(manifest, part / "README.md")
+        part.chmod(0o755)
+        replace_folder(part, target)
+    except OSError as err:
+        raise OutputError(
+            f"{target} cannot be written ({err}): free some space or choose another --models."
+        ) from err
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
+    """The recipe that a checkpoint carries."""
+    try:
+        return Recipe.model_validate(checkpoint["recipe"])
+    except ValidationError as err:
+        raise ModelError(
+            f"The checkpoint's recipe is of another version of the trainer: {err}; train again."
+        ) from err
+
+
+def averaged_network(checkpoint: dict[str, Any], recipe: Recipe) -> Network:
+    """The network with the averaged weights, ready to use."""
+    network = Network(recipe.network)
+    weights = {k.removeprefix("module."): v for k, v in checkpoint["average"].items() if k != "n_averaged"}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as err:
+        raise ModelError("The checkpoint is of another network than its recipe says: train again.") from err
+    return network.eval()
+
+
+def write_onnx(network: Network, path: Path, recipe: Recipe) -> None:
+    """One file, with N, H and W dynamic."""
+    dims = {0: torch.export.Dim("n"), 2: STRIDE * torch.export.Dim("h"), 3: STRIDE * torch.export.Dim("w")}
+    blurred, estimate = (
+        torch.rand(2, 3, 64, 96),
+        torch.rand(2, 3, 64, 96),
+    )  # one tensor twice would become one input
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            network,
+            (blurred, estimate, torch.tensor([[3.0, 4.0], [0.0, 9.0]])),
+            input_names=INPUTS,
+            output_names=["sharp"],
+            dynamic_shapes=(dims, dims, {0: dims[0]}),
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path, external_data=False)
+
+
+def check_numbers(network: Network, path: Path) -> None:
+    """ModelError unless ONNX Runtime gives what the network gives, at several sizes and motions."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for count, height, width, length in ((1, 64, 64, 0.0), (3, 32, 128, 8.0), (2, 132, 68, 48.0)):
+        blurred, estimate = rng.random((2, count, 3, height, width), dtype=np.float32)
+        motion = (rng.standard_normal((count, 2)) * length).astype(np.float32)
+        (got,) = session.run(None, dict(zip(INPUTS, (blurred, estimate, motion), strict=True)))
+        with torch.no_grad():
+            wanted = network(*(torch.from_numpy(x) for x in (blurred, estimate, motion))).numpy()
+        error = float(np.abs(got - wanted).max()) if got.shape == wanted.shape else float("inf")
+        if not error <= TOLERANCE:
+            raise ModelError(
+                f"The exported model differs from the network by {error:.2g}, more than {TOLERANCE:g}: nothing was written."
+            )
+
+
+def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, model: Path) -> dict[str, Any]:
+    """What the engine and people need to know of the model; `quality` is filled in by ``evaluate``."""
+    low, high = recipe.degrade.blur_px
+    return {
+        "schema": SCHEMA,
+        "name": recipe.name,
+        "version": recipe.version,
+        "kind": "single",
+        "description": recipe.description,
+        "licence": recipe.licence,
+        "encoding": "srgb",
+        "nsr": recipe.degrade.nsr,
+        "stride": STRIDE,
+        "halo_px": halo_px(recipe.network),
+        "blur_range_px": [low, high],
+        "pixel_size_range_um": list(recipe.data.pixel_size_range_um),
+        "inputs": list(INPUTS),
+        "outputs": ["sharp"],
+        "files": [
+            {
+                "file": model.name,
+                "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+                "blur_px": [low, high],
+                "angle_deg": None,
+            }
+        ],
+        "training": {
+            "data": checkpoint["provenance"],
+            "steps": checkpoint["step"],
+            "seed": recipe.seed,
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "recipe": recipe.model_dump(mode="json"),
+        },
+        "quality": {},
+    }
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Put `part` where `target` is; if that fails, the old one is back."""
+    if not target.exists():
+        part.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    target.rename(old / target.name)
+    try:
+        part.rename(target)
+    except OSError:
+        (old / target.name).rename(target)
+        raise
+    finally:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
