@@ -20,8 +20,8 @@ from deblurd.geometry import PixelToStage
 from deblurd.simulator.slide import VirtualSlide
 
 _LOBES = 4
-_STRAY_PX = 0.05
-"""A path that strays from its axis by less than this counts as running along it."""
+_STRAY_PX = 0.02
+"""A path that strays from its axis by less than this counts as running along it, which changes no pixel by half a grey level."""
 
 _DECODE: Image = to_linear(np.arange(256, dtype=np.uint8).reshape(1, 256), "srgb")
 

@@ -26,6 +26,9 @@ DEFAULT_PIXEL_SIZE_UM = 0.5
 _LARGEST_PIXEL_UM = 20.0
 """Metadata that say more are screen or print resolutions."""
 
+_TIFFFILE_DECODES = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
+"""What tifffile reads without further packages; Pillow has libtiff for the rest."""
+
 _BLOCK_PX = 512
 _CACHED_BLOCKS = 80
 """60 MiB: what two rows of fields over a slide of 1 cm at 0.5 um need."""
@@ -175,13 +178,20 @@ def _open(path: Path) -> tuple[Source, float | None]:
         return _Cached(_OpenSlide(slide, path)), _sane(float(mpp)) if mpp else None
     if path.suffix.lower() in (".tif", ".tiff"):
         with tifffile.TiffFile(path) as tiff:
-            return _Array(_eight_bit(tiff.pages[0].asarray(), path)), _tiff_pixel_um(tiff)
+            found, page = _tiff_pixel_um(tiff), tiff.pages.first
+            if page.compression in _TIFFFILE_DECODES:
+                return _Array(_eight_bit(page.asarray(), path)), found
+            with Image.open(path) as image:
+                return _decoded(image, path), found
     with Image.open(path) as image:
         dpi = image.info.get("dpi")
-        found = _sane(25400.0 / float(dpi[0])) if dpi and dpi[0] > 0 else None
-        if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-            return _Array(_eight_bit(np.asarray(image), path)), found
-        return _Array(_on_glass(image)), found
+        return _decoded(image, path), _sane(25400.0 / float(dpi[0])) if dpi and dpi[0] > 0 else None
+
+
+def _decoded(image: Image.Image, path: Path) -> _Array:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return _Array(_eight_bit(np.asarray(image), path))
+    return _Array(_on_glass(image))
 
 
 def _on_glass(image: Image.Image) -> Pixels:
@@ -218,7 +228,7 @@ def _tiff_pixel_um(tiff: tifffile.TiffFile) -> float | None:
         for element in ElementTree.fromstring(tiff.ome_metadata).iter():
             if element.tag.endswith("}Pixels") and element.get("PhysicalSizeXUnit", "µm") == "µm":
                 return _sane(float(element.get("PhysicalSizeX", "nan")))
-    page: Any = tiff.pages[0]
+    page = tiff.pages.first
     per_unit, unit = page.tags.get("XResolution"), page.tags.get("ResolutionUnit")
     unit_um = {2: 25400.0, 3: 10000.0}.get(int(unit.value)) if unit is not None else None
     if per_unit is None or unit_um is None or not per_unit.value[0]:
