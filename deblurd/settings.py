@@ -102,7 +102,10 @@ class ScanSettings(Section):
         "watch", description="watch: somebody else moves the stage; serpentine: deblurd drives over area_mm"
     )
     area_mm: tuple[Positive, Positive] | None = Field(
-        None, description="width, height, from where the stage stands"
+        None, description="width, height; its top left corner is that of the first field"
+    )
+    start_um: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        None, description="stage x, y of the middle of the first field; where the stage stands if absent"
     )
     speed_um_s: Positive | None = Field(None, description="speed along the lanes")
     overlap: Annotated[FiniteFloat, Field(ge=0.02, le=0.9)] = Field(

@@ -1,0 +1,81 @@
+"""What deblurd wants of a microscope, whatever drives it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from deblurd.acquire.losses import Losses
+from deblurd.frames import Frame
+from deblurd.geometry import PixelToStage
+
+
+@dataclass(frozen=True, slots=True)
+class MicroscopeInfo:
+    """What stands still while frames come.
+
+    shape: (H, W) or (H, W, 3) of every frame. dtype: "uint8" or "uint16". affine: camera pixels to stage micrometres.
+    objective: label of the pixel-size preset, "" if there is none. versions: of the core and of the device interface.
+    """
+
+    camera: str
+    stage: str
+    shape: tuple[int, ...]
+    dtype: str
+    exposure_ms: float
+    affine: PixelToStage
+    objective: str
+    versions: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a manifest: plain JSON types."""
+        return {
+            "camera": self.camera,
+            "stage": self.stage,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "exposure_ms": self.exposure_ms,
+            "pixel_size_um": self.affine.pixel_size_um,
+            "affine_um": self.affine.matrix.tolist(),
+            "objective": self.objective,
+            "versions": self.versions,
+        }
+
+
+class Microscope(Protocol):
+    """A camera that streams and a stage that moves. Every method but `frames` returns at once."""
+
+    @property
+    def info(self) -> MicroscopeInfo: ...
+
+    @property
+    def losses(self) -> Losses: ...
+
+    @property
+    def simulation(self) -> Any:
+        """The simulator's truth, for scoring; None on a real microscope."""
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        """Starts the camera and yields every frame in order until `stop` is set, then what is still buffered.
+
+        Raises MicroscopeError when the camera cannot be brought back, or its frames changed shape for good.
+        """
+
+    def position_um(self) -> tuple[float, float]:
+        """Where the stage says it is, (y, x). Raises MicroscopeError."""
+
+    def move_to_um(self, y_um: float, x_um: float) -> None:
+        """Starts an absolute move. Raises MicroscopeError."""
+
+    def set_speed_um_s(self, speed_um_s: float) -> None:
+        """Speed of the moves that follow. Raises MicroscopeError where the stage has no such property."""
+
+    def is_moving(self) -> bool: ...
+
+    def halt(self) -> None:
+        """Stops the stage where it is."""
+
+    def close(self) -> None:
+        """Lets go of the devices; safe to call twice."""
