@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,9 @@ _TO_UNIT = 3.6
 """Smoothing a uniform lattice by the spline leaves a standard deviation of 0.28; about this much more makes it 1."""
 
 
+_COARSE_PX = 8
+
+
 class Places(Protocol):
     """Where a field is wanted. y_um and x_um broadcast to the shape of what `noise` gives."""
 
@@ -52,6 +56,8 @@ class Grid:
         self.y_um = (np.arange(y0, y0 + height) * pixel_um)[:, None]
         self.x_um = (np.arange(x0, x0 + width) * pixel_um)[None, :]
         self.seed = seed
+        self._pixel_um = pixel_um
+        self._first_px, self._size_px = np.array([y0, x0]), (height, width)
 
     @property
     def centre_um(self) -> Floats:
@@ -64,8 +70,22 @@ class Grid:
         return float(max(np.ptp(self.y_um), np.ptp(self.x_um)) / 2)
 
     def noise(self, scale_um: float, key: int) -> Floats:
-        first_y, rows, weights_y = self._around(self.y_um[:, 0], scale_um)
-        first_x, columns, weights_x = self._around(self.x_um[0], scale_um)
+        if scale_um < _COARSE_PX * 5 * self._pixel_um:
+            return self._noise(self.y_um[:, 0], self.x_um[0], scale_um, key)
+        # smooth over many pixels: the spline on a coarse grid, fixed to the slide, and straight lines between
+        first, size = self._first_px // _COARSE_PX - 1, self._size_px
+        y_um, x_um = (
+            (np.arange(f, f + n // _COARSE_PX + 4) * _COARSE_PX + (_COARSE_PX - 1) / 2) * self._pixel_um
+            for f, n in zip(first, size, strict=True)
+        )
+        coarse = self._noise(y_um, x_um, scale_um, key)
+        fine = cv2.resize(coarse, None, fx=_COARSE_PX, fy=_COARSE_PX, interpolation=cv2.INTER_LINEAR)
+        top, left = self._first_px - first * _COARSE_PX
+        return np.asarray(fine, np.float32)[top : top + size[0], left : left + size[1]]
+
+    def _noise(self, y_um: Floats, x_um: Floats, scale_um: float, key: int) -> NDArray[np.float32]:
+        first_y, rows, weights_y = self._around(y_um, scale_um)
+        first_x, columns, weights_x = self._around(x_um, scale_um)
         y = np.arange(first_y, first_y + int(rows[-1]) + 4)[:, None]
         x = np.arange(first_x, first_x + int(columns[-1]) + 4)[None, :]
         lattice = ((hashed(self.seed, key, y, x) * 2 - 1) * _TO_UNIT).astype(np.float32)

@@ -36,7 +36,7 @@ def _line(
     centre_px: tuple[float, float], travel_px: tuple[float, float], n: int = 256
 ) -> NDArray[np.float64]:
     u = ((np.arange(n) + 0.5) / n - 0.5)[:, None]
-    return (np.array(centre_px) + u * np.array(travel_px)) * PIXEL_UM
+    return np.asarray((np.array(centre_px) + u * np.array(travel_px)) * PIXEL_UM)
 
 
 def _eight_bit(light: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -47,14 +47,16 @@ def _eight_bit(light: NDArray[np.float32]) -> NDArray[np.float64]:
 def _samples(at_px: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     """(n, length): how much of each pixel of a row a Lanczos sample (a = 4) at each place takes."""
     x = np.arange(length) - at_px[:, None]
-    weights = np.where(np.abs(x) < 4, np.sinc(x) * np.sinc(x / 4), 0)
+    weights: NDArray[np.float64] = np.where(np.abs(x) < 4, np.sinc(x) * np.sinc(x / 4), 0)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def _accumulated(slide: VirtualSlide, path_um: NDArray[np.float64]) -> NDArray[np.float32]:
     """The mean of the shifted views, each interpolated by itself."""
     corner, size = np.array([130, 120]), 200
-    linear = np.moveaxis(to_linear(slide.region(corner[0], corner[1], size, size), "srgb").astype(np.float64), 2, 0)
+    linear = np.moveaxis(
+        to_linear(slide.region(corner[0], corner[1], size, size), "srgb").astype(np.float64), 2, 0
+    )
     total = np.zeros((3, *SHAPE))
     i, j = (np.arange(n) - (n - 1) / 2 for n in SHAPE)
     for y, x in path_um / PIXEL_UM - corner:
