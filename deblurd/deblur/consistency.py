@@ -1,0 +1,40 @@
+"""Never invent: what was deblurred, blurred again, must give the raw tile back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from deblurd.deblur.kernel import reblur
+from deblurd.deblur.light import Image
+from deblurd.frames import MotionVector
+
+MODEL_FLOOR = 0.006
+"""What even a right result may leave, as a share of the tile's mean light: rounding to 8 bits, the network's own error."""
+
+_SATURATED = 0.995
+
+
+def residual(raw: Image, result: Image, motion: MotionVector, noise: float) -> float:
+    """Root mean square of (result blurred again - raw) over the noise floor; about 1 for a right result.
+
+    raw, result: (H, W) float32 linear light. noise: of `raw`, by `noise_sigma`. A border as wide as the blur and saturated pixels are left out.
+    A kernel that is wrong all over can still be consistent with itself: this finds invention, not a wrong motion vector.
+    inf where `result` is not finite; nan where nothing is left to compare.
+    """
+    border = math.ceil(motion.length_px) + 2
+    if min(raw.shape) <= 2 * border + 8:
+        border = 0
+    inside = (slice(border, raw.shape[0] - border), slice(border, raw.shape[1] - border))
+    again = reblur(result, motion)[inside]
+    seen = raw[inside]
+    good = seen < _SATURATED
+    if not good.any():
+        return math.nan
+    difference = (again - seen)[good]
+    mean_square = float(np.mean(np.square(difference), dtype=np.float64))
+    if not math.isfinite(mean_square):
+        return math.inf
+    floor = math.hypot(noise, MODEL_FLOOR * float(seen.mean()))
+    return math.sqrt(mean_square) / max(floor, 1e-6)

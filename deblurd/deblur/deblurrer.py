@@ -1,0 +1,201 @@
+"""From raw tiles to clean ones: gate, deconvolution, network, check."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from deblurd.deblur.consistency import residual
+from deblurd.deblur.engine import Device, Engine
+from deblurd.deblur.gate import gate, noise_sigma
+from deblurd.deblur.light import Image, decode, encode, from_linear, to_linear
+from deblurd.deblur.model import Model, ModelFile
+from deblurd.deblur.wiener import wiener
+from deblurd.frames import DeblurredTile, Encoding, Gate, MotionVector, Pixels, Tile
+
+log = logging.getLogger(__name__)
+
+_LUMINANCE = np.array([0.25, 0.5, 0.25], np.float32)
+"""Nearly the shares of noise in the channels of a Bayer camera; for checks, not for looks."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """A tile on its way through."""
+
+    tile: Tile
+    raw: Pixels
+    linear: Image
+    luminance: Image
+    noise: float
+    gate: Gate
+    sharp: Image | None = None
+
+
+class Deblurrer:
+    """Takes motion blur out of tiles with one model. Results do not depend on how tiles are put into batches.
+
+    encoding: what the camera's values mean. pixel_size_um: for a word of warning only. flat_field: relative illumination (H, W[, C]) float32 that the
+    raw pixels are divided by, or None. source_id: of the model in the mosaic's provenance.
+    Raises ModelError where the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        encoding: Encoding,
+        pixel_size_um: float | None = None,
+        device: Device = "auto",
+        threads: int = 0,
+        batch: int = 4,
+        sharp_below_px: float = 0.7,
+        consistency_limit: float = 1.4,
+        flat_field: Image | None = None,
+        source_id: int = 2,
+    ) -> None:
+        self._model, self._encoding, self._batch = model, encoding, batch
+        self._sharp_below_px, self._limit = sharp_below_px, consistency_limit
+        self._flat_field, self._source_id = flat_field, source_id
+        self._engines: dict[str, Engine] = {}
+        manifest = model.manifest
+        if manifest is not None and model.folder is not None:
+            for file in manifest.files:
+                self._engines[file.file] = Engine(
+                    model.folder / file.file,
+                    device=device,
+                    threads=threads,
+                    stride=manifest.stride,
+                    halo_px=manifest.halo_px,
+                )
+        self._workers = ThreadPoolExecutor(
+            min(batch, threads or os.cpu_count() or 1), thread_name_prefix="deblurd-deblur-worker"
+        )
+        if pixel_size_um is not None and (warning := model.check_pixel_size(pixel_size_um)):
+            log.warning("%s", warning)
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def model_id(self) -> dict[str, Any]:
+        """Name, version and sha256 of the model."""
+        return self._model.identity
+
+    @property
+    def providers(self) -> list[str]:
+        """What the networks run on, in ONNX Runtime's words; empty without a network."""
+        return sorted({provider for engine in self._engines.values() for provider in engine.providers})
+
+    @property
+    def engine_name(self) -> str:
+        """For people: "CUDA", "CPU", or "no network"."""
+        if not self._engines:
+            return "no network"
+        return "CUDA" if "CUDAExecutionProvider" in self.providers else "CPU"
+
+    @property
+    def blur_range_px(self) -> tuple[float, float]:
+        return self._model.blur_range_px
+
+    def deblur(self, tiles: Sequence[tuple[Tile, Pixels]]) -> list[DeblurredTile]:
+        """One result for each tile, in order; raw: (H, W) or (H, W, 3), uint8 or uint16."""
+        jobs = list(self._workers.map(self._prepare, tiles))
+        todo = [job for job in jobs if job.gate == "deblur"]
+        for start in range(0, len(todo), self._batch):
+            self._sharpen(todo[start : start + self._batch])
+        return list(self._workers.map(self._result, jobs))
+
+    def close(self) -> None:
+        self._workers.shutdown()
+
+    def _prepare(self, item: tuple[Tile, Pixels]) -> _Job:
+        tile, raw = item
+        linear = to_linear(raw, self._encoding)
+        if self._flat_field is not None:
+            linear = linear / self._flat_field
+        luminance = _luminance(linear)
+        noise = noise_sigma(luminance)
+        way: Gate = gate(luminance, tile.motion, noise, self._sharp_below_px, self._model.blur_range_px)
+        job = _Job(tile, raw, linear, luminance, noise, way)
+        if way == "deblur":
+            job.sharp = wiener(linear, tile.motion, self._model.nsr)
+        return job
+
+    def _sharpen(self, jobs: list[_Job]) -> None:
+        """Replaces the Wiener estimates of `jobs` by what the network makes of them."""
+        groups: dict[tuple[str, tuple[int, ...]], list[_Job]] = {}
+        if not self._engines:
+            return
+        for job in jobs:
+            file: ModelFile = self._model.file_for(job.tile.motion)
+            groups.setdefault((file.file, job.linear.shape), []).append(job)
+        for (name, shape), group in groups.items():
+            blurred = np.stack([_planes(encode(job.linear)) for job in group])
+            estimate = np.stack([_planes(encode(job.sharp)) for job in group if job.sharp is not None])
+            motion = np.array([[job.tile.motion.dy, job.tile.motion.dx] for job in group], np.float32)
+            sharp = self._engines[name].run(blurred, estimate, motion)
+            for job, planes in zip(group, sharp, strict=True):
+                job.sharp = _from_planes(planes, shape)
+
+    def _result(self, job: _Job) -> DeblurredTile:
+        measured = float("nan")
+        if job.gate == "deblur" and job.sharp is not None:
+            light = decode(job.sharp) if self._engines else np.clip(job.sharp, 0, 1)
+            finite = bool(np.isfinite(job.sharp).all())
+            measured = (
+                residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
+                if finite
+                else float("inf")
+            )
+            # a tile of which nothing can be compared (all saturated) holds nothing to deblur either
+            if measured <= self._limit:
+                if self._flat_field is not None:
+                    light = light * self._flat_field
+                pixels = from_linear(light, job.raw.dtype, self._encoding)
+                return DeblurredTile(
+                    job.tile.index,
+                    pixels,
+                    self._source_id,
+                    "deblur",
+                    measured,
+                    _sharpness(job.tile.motion, 20.0),
+                )
+            job.gate = "inconsistent"
+        job.sharp = None
+        return DeblurredTile(job.tile.index, job.raw, 1, job.gate, measured, _sharpness(job.tile.motion, 2.0))
+
+
+def _sharpness(motion: MotionVector, half_px: float) -> float:
+    """1 for a tile at rest, one half at a blur of `half_px`; 0.05 where the motion is not known."""
+    return 1.0 / (1.0 + motion.length_px / half_px) if motion.is_known else 0.05
+
+
+def _luminance(linear: Image) -> Image:
+    if linear.ndim == 2:
+        return linear
+    return np.asarray(cv2.transform(linear, _LUMINANCE.reshape(1, 3)), dtype=np.float32).reshape(
+        linear.shape[:2]
+    )
+
+
+def _planes(encoded: Image) -> Image:
+    """(H, W) or (H, W, 3) to (3, H, W)."""
+    if encoded.ndim == 2:
+        return np.broadcast_to(encoded, (3, *encoded.shape))
+    return np.ascontiguousarray(np.moveaxis(encoded, 2, 0))
+
+
+def _from_planes(planes: Image, shape: tuple[int, ...]) -> Image:
+    """(3, H, W) back to `shape`; the mean of the three for mono."""
+    if len(shape) == 2:
+        return np.asarray(planes.mean(axis=0), dtype=np.float32)
+    return np.ascontiguousarray(np.moveaxis(planes, 0, 2))

@@ -1,0 +1,172 @@
+"""Models: where they lie, what their manifests say, and that their files are the ones that were measured."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from deblurd.errors import ModelError
+from deblurd.frames import MotionVector
+
+MANIFEST = "manifest.json"
+BUILT_IN = {"wiener": (0.0, 200.0), "raw": (0.0, 0.0)}
+"""Models without a network, and the blur levels (px) that they take out."""
+
+WIENER_NSR = 0.02
+
+Range = tuple[FiniteFloat, FiniteFloat]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelFile(_Part):
+    """One network: its file, what it must hash to, and the blur levels (px) that it was trained for."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    blur_px: Range
+    angle_deg: Range | None = None
+
+
+class Manifest(_Part):
+    """What a model needs and what it was measured to do; see models/README.md."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    version: str
+    kind: Literal["single", "bank"]
+    description: str
+    licence: str
+    encoding: Literal["srgb"]
+    nsr: Annotated[FiniteFloat, Field(gt=0)]
+    stride: Annotated[int, Field(ge=1)]
+    halo_px: Annotated[int, Field(ge=0)]
+    blur_range_px: Range
+    pixel_size_range_um: Range
+    inputs: list[str]
+    outputs: list[str]
+    files: Annotated[list[ModelFile], Field(min_length=1)]
+    training: dict[str, Any] = Field(default_factory=dict)
+    quality: dict[str, Any] | list[Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that was found. manifest and folder are None for the built-in ones, which have no network."""
+
+    name: str
+    manifest: Manifest | None
+    folder: Path | None
+
+    @property
+    def blur_range_px(self) -> tuple[float, float]:
+        return self.manifest.blur_range_px if self.manifest else BUILT_IN[self.name]
+
+    @property
+    def nsr(self) -> float:
+        return self.manifest.nsr if self.manifest else WIENER_NSR
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name, version and hashes: what a slide's manifest says of its model."""
+        if self.manifest is None:
+            return {"name": self.name, "version": "built in", "sha256": []}
+        return {
+            "name": self.manifest.name,
+            "version": self.manifest.version,
+            "sha256": [file.sha256 for file in self.manifest.files],
+        }
+
+    def file_for(self, motion: MotionVector) -> ModelFile:
+        """The sub-model whose blur levels fit `motion` best."""
+        assert self.manifest is not None
+        return min(self.manifest.files, key=lambda file: _outside(motion.length_px, file.blur_px))
+
+    def check_pixel_size(self, pixel_size_um: float) -> str | None:
+        """A sentence where the pixel size is outside what the model was trained on, None where it is not."""
+        if self.manifest is None:
+            return None
+        low, high = self.manifest.pixel_size_range_um
+        if low <= pixel_size_um <= high:
+            return None
+        return (
+            f"the model {self.name} was trained for {low:g} to {high:g} um per pixel, and this microscope has "
+            f"{pixel_size_um:g}: expect weaker results, or train a model of your own"
+        )
+
+    def verify(self) -> None:
+        """Reads every file once. Raises ModelError where one is missing or is not the one that was measured."""
+        if self.manifest is None or self.folder is None:
+            return
+        for file in self.manifest.files:
+            path = self.folder / file.file
+            try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as err:
+                raise ModelError(
+                    f"the model file {path} cannot be read ({err.strerror}), though {MANIFEST} names it: install the model again"
+                ) from err
+            if digest != file.sha256:
+                raise ModelError(
+                    f"{path} is not the file that {MANIFEST} describes (sha256 {digest[:12]}... in place of "
+                    f"{file.sha256[:12]}...): install the model again, or export it with its manifest"
+                )
+
+
+def models_folders() -> list[Path]:
+    """Where models are looked for: the checkout's models/, else the copy in the installed package."""
+    package = Path(str(resources.files("deblurd")))
+    return [folder for folder in (package.parent / "models", package / "_models") if folder.is_dir()]
+
+
+def available_models() -> list[str]:
+    """Names that `find_model` knows, without paths."""
+    found = {path.parent.name for folder in models_folders() for path in folder.glob(f"*/{MANIFEST}")}
+    return sorted(found) + sorted(BUILT_IN)
+
+
+def find_model(name: str) -> Model:
+    """By name, by path to a folder, or a built-in; its files are verified.
+
+    Raises ModelError that names what there is.
+    """
+    if name in BUILT_IN:
+        return Model(name, None, None)
+    candidates = [Path(name)] if "/" in name or "\\" in name else [f / name for f in models_folders()]
+    folder = next((path for path in candidates if (path / MANIFEST).is_file()), None)
+    if folder is None:
+        known = available_models()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ModelError(f"there is no model {name!r}: {hint}there are {', '.join(known)}")
+    model = Model(folder.name, _read_manifest(folder / MANIFEST), folder)
+    model.verify()
+    return model
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as err:
+        raise ModelError(f"{path} cannot be read ({err.strerror}): install the model again") from err
+    except ValidationError as err:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())
+        raise ModelError(f"{path} is not a manifest of a model ({faults}): export the model again") from err
+    except ValueError as err:
+        raise ModelError(f"{path} is not JSON ({err}): export the model again") from err
+
+
+def _outside(length_px: float, blur_px: Range) -> float:
+    """How far a blur level lies outside a range; inside, how far from its middle, as a tie-break below 1e-3."""
+    low, high = blur_px
+    distance = max(low - length_px, length_px - high, 0.0)
+    return distance + 1e-3 * abs(length_px - 0.5 * (low + high)) / (1 + abs(length_px) + high)
