@@ -101,6 +101,7 @@ class VirtualCamera(CameraDevice):
         self._on_frame = on_frame
         self._sequence = -1
         self._running: threading.Event = threading.Event()
+        self._worker: threading.Thread | None = None
 
     def get_exposure(self) -> float:
         return self._exposure_ms
@@ -129,7 +130,10 @@ class VirtualCamera(CameraDevice):
         return self._frames(n, get_buffer, self._running, threading.get_ident())
 
     def shutdown(self) -> None:
+        """Returns when nothing renders any more: a thread that is still in OpenCV when Python ends brings it down."""
         self._running.clear()
+        if self._worker is not None:
+            self._worker.join()
 
     def _frames(
         self,
@@ -144,7 +148,7 @@ class VirtualCamera(CameraDevice):
             sequence = self._sequence
         beats = math.ceil((self._latency_s + 5 * self._jitter_s) * self._frames_per_s)
         exposed: queue.Queue[_Exposed | Exception] = queue.Queue(beats + 1)
-        worker = threading.Thread(
+        worker = self._worker = threading.Thread(
             target=self._expose, args=(sequence, exposed, running), name="virtual sensor", daemon=True
         )
         worker.start()
@@ -172,6 +176,7 @@ class VirtualCamera(CameraDevice):
                 number += 1
         finally:
             running.clear()
+            worker.join()
 
     def _expose(
         self, sequence: int, exposed: queue.Queue[_Exposed | Exception], running: threading.Event

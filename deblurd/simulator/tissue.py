@@ -143,8 +143,8 @@ class Tissue:
         )
         loose = (0.75 + 0.25 * np.tanh(grid.noise(180.0, 8))).astype(np.float32)
         cleft = np.clip(1.25 + bundles * 1.1, 0.12, 1.0)
-        eosin = (0.24 + 0.075 * thin + 0.05 * bundles) * cleft * loose
-        haematoxylin = np.full(shape, 0.03, np.float32) + 0.012 * thin
+        eosin = np.maximum(0.24 + 0.075 * thin + 0.05 * bundles, 0.02) * cleft * loose
+        haematoxylin = np.maximum(0.03 + 0.012 * thin, 0)
         ripple = self._ripple(grid).astype(np.float32)
         fringe = (grid.noise(10.0, 15) * 5.0).astype(np.float32)
         mottle = (grid.noise(2.2, 9) * 0.5 + grain).astype(np.float32)

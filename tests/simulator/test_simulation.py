@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -378,3 +381,28 @@ def test_a_slide_that_breaks_while_it_is_read_stops_the_camera(
     monkeypatch.setattr(simulation.slide, "region", broken)
     with pytest.raises(DataError, match="damaged"):
         core.snapImage()
+
+
+def test_nothing_renders_after_a_reset(load: Loader) -> None:
+    core, _ = load()
+    core.startSequenceAcquisition(10**9, 0, True)
+    _frames(core, 2)
+    core.reset()
+    assert "virtual sensor" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_python_ends_well_while_the_camera_still_runs() -> None:
+    program = """
+from pymmcore_plus.experimental.unicore import UniMMCore
+from deblurd.settings import SimulatorSettings
+from deblurd.simulator.simulation import Simulation
+core = UniMMCore()
+simulation = Simulation.load(core, SimulatorSettings(fov_px=(512, 512)))
+core.startSequenceAcquisition(10**9, 0, True)
+while not simulation.truth:
+    pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr

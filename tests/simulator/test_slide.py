@@ -144,6 +144,7 @@ def test_tissue_has_empty_glass_dark_nuclei_pink_stroma_and_detail() -> None:
     stroma = (flat[:, 0] > 190) & (flat[:, 1] < 190)
     assert 0.02 < nuclei.mean() < 0.4
     assert stroma.mean() > 0.2
+    assert flat.max() == EMPTY_GLASS
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     assert (grey - cv2.GaussianBlur(grey, (0, 0), 1.0)).std() > 2.5  # detail of a pixel or two
     empty = (slide.region(0, 0, 2000, 3000) == EMPTY_GLASS).all(axis=2).mean()
