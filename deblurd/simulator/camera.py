@@ -43,8 +43,9 @@ _SNAP = -1
 class Truth:
     """What really happened while a frame was exposed.
 
-    path_um: true stage positions (n, 2), (y, x), at n times spread evenly over the exposure, its ends included. missed:
-    beats left out before this frame since the sequence started. arrived_s: when the frame was put into the core.
+    start_um, mid_um, end_um, mean_um: true stage positions (2,), (y, x), at the start, middle and end of the exposure, and their mean
+    over time. motion: the image's, px. missed: beats left out before this frame since the sequence started. arrived_s: when the
+    frame was put into the core.
     """
 
     sequence: int
