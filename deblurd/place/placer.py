@@ -1,0 +1,183 @@
+"""Places tiles as they come: finds whom a tile may overlap, registers it there, solves for all now and then."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from deblurd.errors import DataError
+from deblurd.frames import Encoding, Pixels, Place, Tile
+from deblurd.geometry import PixelToStage
+from deblurd.place import pairwise
+from deblurd.place.pairwise import Edge, Match, Prepared
+from deblurd.place.shading import Shading
+from deblurd.place.solve import Solution, solve
+from deblurd.place.stage import Array, Directions, StageModel
+
+CACHE_BYTES = 48 * 2**20
+"""Prepared tiles kept in memory; others are read again."""
+
+MOST_NEIGHBOURS = 5
+LEAST_AREA = 0.03
+"""Share of a tile that an overlap must have to be worth comparing."""
+
+NEAR_PX = 8.0
+"""How far to look around a place that another match of the same tile has told."""
+
+SAME_PX = 3.0
+"""Two matches that put a tile nearer together than this agree."""
+
+
+class Placer:
+    """Use from one thread, tiles in the order of the scan.
+
+    affine, tile_shape, encoding: as configured. overlap: expected share of a tile; a third of it is still of use.
+    read_raw: pixels of a tile by its index. stage_sigma_px: what stage readings are expected to be wrong by.
+    """
+
+    def __init__(
+        self,
+        affine: PixelToStage,
+        tile_shape: tuple[int, ...],
+        overlap: float,
+        read_raw: Callable[[int], Pixels],
+        encoding: Encoding = "srgb",
+        stage_sigma_px: float = 10.0,
+    ) -> None:
+        self.edges: list[Edge] = []
+        self.shading = Shading(tile_shape, encoding)
+        self._affine, self._read_raw, self._stage_sigma_px = affine, read_raw, stage_sigma_px
+        self._size = np.array(tile_shape[:2], dtype=np.float64)
+        self._least_area = min(LEAST_AREA, overlap / 3) * float(self._size.prod())
+        self._wide_px = max(72.0, 0.12 * float(self._size.min()))
+        self._way = Directions(affine)
+        self._stage: StageModel | None = None
+        self._tiles: list[Tile] = []
+        self._places: dict[int, Place] = {}
+        self._cells: dict[tuple[int, int], list[int]] = {}
+        self._prepared: OrderedDict[int, Prepared] = OrderedDict()
+        self._prepared_bytes = 0
+        self._surprises_px: deque[float] = deque(maxlen=64)
+
+    def add(self, tile: Tile, pixels: Pixels) -> Place:
+        """Registers `tile` against those that are there; returns where its matches, or else the stage, put it."""
+        if self._stage is None:
+            self._stage = StageModel.from_affine(self._affine, tile.pose.yx_um, self._stage_sigma_px)
+        direction = self._way.next(tile)
+        expected = self._stage.predict(tile.pose.yx_um[None], direction[None], np.array([tile.pose.t_s]))[0]
+        prepared = pairwise.prepare(pixels)
+        edges = self._match(tile.index, prepared, expected)
+        place = self._first_place(edges, expected, self._stage.sigma_px)
+        self.edges.extend(edges)
+        self._tiles.append(tile)
+        self._keep(tile.index, prepared)
+        self._put(tile.index, place)
+        return place
+
+    def solve(self) -> Solution:
+        """Solves for all tiles; what comes is then expected by the stage model that this fitted."""
+        solution = solve(self._tiles, self.edges, self._affine, self._stage_sigma_px)
+        if self._tiles:
+            self._stage = solution.stage
+        self._cells.clear()
+        for index, place in solution.places.items():
+            self._put(index, place)
+        return solution
+
+    # --- matching ---
+
+    def _match(self, index: int, prepared: Prepared, expected: Array) -> list[Edge]:
+        """Edges from the tiles around, the largest overlap first, which tells where to look for the others."""
+        edges: list[Edge] = []
+        believed: Array | None = None
+        for other in self._neighbours(expected):
+            try:
+                there = self._fetch(other)
+            except DataError:
+                # damaged on disk since it was placed: named when the slide is verified
+                continue
+            at = self._places[other].yx_px
+            match = self._search(there, prepared, expected - at, None if believed is None else believed - at)
+            if match is None:
+                continue
+            edges.append(Edge(other, index, match))
+            self.shading.add(there.grey, prepared.grey, match.shift)
+            if believed is None:
+                believed = at + match.shift
+                self._surprises_px.append(float(np.abs(believed - expected).max()))
+        return edges
+
+    def _search(self, a: Prepared, b: Prepared, expected: Array, believed: Array | None) -> Match | None:
+        """The first good match: near where another one says, near where the stage says, or further around."""
+        attempts = [(expected, self._wide_px)]
+        if self._usual_px < 0.7 * self._wide_px:
+            attempts.insert(0, (expected, self._usual_px))
+        if believed is not None:
+            attempts.insert(0, (believed, NEAR_PX))
+        for predicted, radius_px in attempts:
+            match = pairwise.register(a, b, predicted, radius_px)
+            if match is not None and match.ok:
+                return match
+        return None
+
+    @property
+    def _usual_px(self) -> float:
+        """How far tiles are usually from where the stage says, with room to spare: 4.2 standard deviations."""
+        if len(self._surprises_px) < 8:
+            return self._wide_px
+        return max(NEAR_PX, 4.0 * float(np.median(self._surprises_px)))
+
+    def _first_place(self, edges: Sequence[Edge], expected: Array, stage_sigma_px: float) -> Place:
+        """From the largest set of matches that agree; a solve of all tiles does better."""
+        if not edges:
+            return Place(float(expected[0]), float(expected[1]), stage_sigma_px)
+        told = np.array([self._places[edge.i].yx_px + edge.match.shift for edge in edges])
+        sigma = np.array(
+            [np.hypot(self._places[e.i].sigma_px, np.sqrt(np.trace(e.match.covariance) / 2)) for e in edges]
+        )
+        agree = np.abs(told[:, None] - told[None]).max(axis=2) < SAME_PX
+        chosen = agree[int((agree @ np.array([edge.match.score for edge in edges])).argmax())]
+        weight = chosen / sigma**2
+        y, x = weight @ told / weight.sum()
+        return Place(float(y), float(x), float(weight.sum() ** -0.5))
+
+    # --- tiles by place, and their pixels ---
+
+    def _neighbours(self, expected: Array) -> list[int]:
+        """Tiles that may overlap usefully with one at `expected`, the largest overlap first."""
+        sigma_px = self._stage.sigma_px if self._stage is not None else self._stage_sigma_px
+        y, x = self._cell(expected)
+        near = [n for v in (y - 1, y, y + 1) for u in (x - 1, x, x + 1) for n in self._cells.get((v, u), ())]
+        areas = []
+        for index in near:
+            # the stage may be off: what hardly overlaps by its word may do so in truth
+            off = np.maximum(np.abs(self._places[index].yx_px - expected) - sigma_px, 0.0)
+            shared = self._size - off
+            if shared.min() >= pairwise.MIN_OVERLAP_PX and shared.prod() >= self._least_area:
+                areas.append((float(shared.prod()), index))
+        return [index for _, index in sorted(areas, reverse=True)[:MOST_NEIGHBOURS]]
+
+    def _cell(self, place: Array) -> tuple[int, int]:
+        y, x = np.floor(place / self._size)
+        return int(y), int(x)
+
+    def _put(self, index: int, place: Place) -> None:
+        self._cells.setdefault(self._cell(place.yx_px), []).append(index)
+        self._places[index] = place
+
+    def _fetch(self, index: int) -> Prepared:
+        if index in self._prepared:
+            self._prepared.move_to_end(index)
+            return self._prepared[index]
+        prepared = pairwise.prepare(self._read_raw(index))
+        self._keep(index, prepared)
+        return prepared
+
+    def _keep(self, index: int, prepared: Prepared) -> None:
+        self._prepared[index] = prepared
+        self._prepared_bytes += prepared.nbytes
+        while self._prepared_bytes > CACHE_BYTES and len(self._prepared) > 1:
+            _, oldest = self._prepared.popitem(last=False)
+            self._prepared_bytes -= oldest.nbytes

@@ -1,0 +1,205 @@
+"""All tiles at once: the places that agree best with every match and, weakly, with the stage.
+
+Linear least squares over the places and the parameters of the stage model together, reweighted: Cauchy weights
+whose scale shrinks from the size of a gross error to that of a match's own uncertainty (graduated non-convexity, Blake & Zisserman
+1987), so that a wrong match that agrees with no loop loses its say before the right ones are believed to a hundredth of a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
+
+from deblurd.frames import Place, Tile
+from deblurd.geometry import PixelToStage
+from deblurd.place.pairwise import Edge
+from deblurd.place.stage import Array, Directions, StageDesign, StageModel
+
+SCALES_PX = (16.0, 6.0, 2.5, 1.0, 0.0, 0.0, 0.0)
+"""What a match may be wrong by, on top of its own uncertainty, in one solve after the other."""
+
+OUTLIER_SIGMA = 6.0
+"""A match that is further off than this in the end is left out."""
+
+MATRIX_SIGMA = 0.01
+MATRIX_LIMIT = 0.04
+"""How wrong the configured affine is expected to be, relative, and how wrong the pixels may say that it is."""
+
+_STAGE_SAMPLES = 4
+_NOISE_SAMPLES = 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """Where everything lies.
+
+    places: by tile. affine: the pixel-to-stage affine that the pictures show. weak: tiles that no believed match holds.
+    loop_closure_px: root mean square of what believed matches disagree by, nan without any. outliers: matches left out, by (i, j).
+    """
+
+    places: Mapping[int, Place]
+    affine: PixelToStage
+    stage: StageModel
+    weak: Sequence[int]
+    loop_closure_px: float
+    outliers: frozenset[tuple[int, int]]
+
+
+def solve(
+    tiles: Sequence[Tile], edges: Sequence[Edge], affine: PixelToStage, stage_sigma_px: float = 10.0
+) -> Solution:
+    """Places of `tiles` from the matches that are ok; the stage model is pinned at the first tile's pose.
+
+    affine: the configured one. stage_sigma_px: what readings are expected to be wrong by. The places' mean deviation from
+    the fitted stage model is zero, so the mosaic stays where the stage says that the slide is.
+    """
+    if not tiles:
+        nowhere = StageModel.from_affine(affine, np.zeros(2), stage_sigma_px)
+        return Solution({}, affine, nowhere, [], math.nan, frozenset())
+    start = StageModel.from_affine(affine, tiles[0].pose.yx_um, stage_sigma_px)
+    system = _System(tiles, [edge for edge in edges if edge.match.ok], start, MATRIX_SIGMA)
+    system.run()
+    change = np.linalg.solve(start.matrix, system.stage.matrix) - np.eye(2)
+    if np.abs(change).max() > MATRIX_LIMIT:
+        # no camera is configured that badly: what says so are wrong matches
+        system = _System(tiles, system.edges, start, 1e-6)
+        system.run()
+    sigma = system.sigma_px()
+    places = {
+        tile.index: Place(float(y), float(x), float(s))
+        for tile, (y, x), s in zip(tiles, system.places, sigma, strict=True)
+    }
+    return Solution(
+        places,
+        system.stage.affine,
+        system.stage,
+        [tile.index for tile, held in zip(tiles, system.held, strict=True) if not held],
+        system.loop_closure_px,
+        frozenset((e.i, e.j) for e, used in zip(system.edges, system.believed, strict=True) if not used),
+    )
+
+
+class _System:
+    """The sparse system of one scan. Unknowns: places (y, x of each tile), then parameters (y, x of each)."""
+
+    def __init__(
+        self, tiles: Sequence[Tile], edges: Sequence[Edge], start: StageModel, matrix_sigma: float
+    ) -> None:
+        self.edges = edges
+        row = {tile.index: n for n, tile in enumerate(tiles)}
+        self._i = np.array([row[e.i] for e in edges], dtype=np.int64)
+        self._j = np.array([row[e.j] for e in edges], dtype=np.int64)
+        self._shift = np.array([e.match.shift for e in edges]).reshape(-1, 2)
+        self._covariance = np.array([e.match.covariance for e in edges]).reshape(-1, 2, 2)
+        poses = np.array([tile.pose.yx_um for tile in tiles])
+        times = np.array([tile.pose.t_s for tile in tiles])
+        way = Directions(start.affine)
+        direction = np.array([way.next(tile) for tile in tiles])
+        self._design = StageDesign.of(start, poses, direction, times, matrix_sigma)
+        self._prior_sigma_px = start.sigma_px
+        self.stage = start
+        self.places = self._design.base
+        self.believed = np.ones(len(edges), dtype=bool)
+
+    def run(self) -> None:
+        stage_weight = np.ones(len(self.places))
+        weight = np.ones(len(self.edges))
+        for scale in SCALES_PX:
+            spread = self._covariance + (scale / 3.0) ** 2 * np.eye(2)
+            self._solve_once(spread, weight, stage_weight)
+            z2 = self._squared_z(spread)
+            weight = 1.0 / (1.0 + z2 / 9.0)
+            stage_weight = self._weigh_stage()
+        self.believed = z2 < OUTLIER_SIGMA**2
+        self._solve_once(self._covariance, weight * self.believed, stage_weight)
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """(n,): which tiles a believed match holds."""
+        held = np.zeros(len(self.places), dtype=bool)
+        held[self._i[self.believed]], held[self._j[self.believed]] = True, True
+        return held
+
+    @property
+    def loop_closure_px(self) -> float:
+        residual = self._residual[self.believed]
+        return math.sqrt(float((residual**2).sum(axis=1).mean())) if len(residual) else math.nan
+
+    def sigma_px(self) -> Array:
+        """(n,): of the places against those that matches hold, along an axis.
+
+        From solutions of pure noise (Hutchinson's estimate of the variance).
+        """
+        rng = np.random.default_rng(0)
+        noise = rng.choice([-1.0, 1.0], (self._jacobian.shape[0], _NOISE_SAMPLES))
+        samples = self._factor.solve(self._jacobian.T @ noise)[: 2 * len(self.places)]
+        samples = samples.reshape(-1, 2, _NOISE_SAMPLES)
+        if self.held.any():
+            samples -= samples[self.held].mean(axis=0)
+        variance = (samples**2).mean(axis=(1, 2))
+        z2 = self._squared_z(self._covariance)[self.believed]
+        free = max(1.0, len(z2) - len(self.places) + 1)
+        # matches that disagree by more than they claim are all less certain than they claim
+        return np.asarray(np.sqrt(variance * max(1.0, float(z2.sum()) / (2.0 * free))))
+
+    @property
+    def _residual(self) -> Array:
+        return self.places[self._j] - self.places[self._i] - self._shift
+
+    def _squared_z(self, spread: Array) -> Array:
+        residual = self._residual
+        return np.einsum("ea,eab,eb->e", residual, np.linalg.inv(spread), residual)
+
+    def _weigh_stage(self) -> Array:
+        """Fits the readings' noise; returns Huber weights of the readings."""
+        off = self.places - self._modelled
+        z = np.hypot(*off.T) / self.stage.sigma_px
+        weight = np.minimum(1.0, 3.0 / np.maximum(z, 1e-9))
+        spread = float(((weight[:, None] * off)[self.held] ** 2).sum())
+        prior = _STAGE_SAMPLES * self._prior_sigma_px**2
+        sigma_px = math.sqrt((prior + spread) / (_STAGE_SAMPLES + 2 * self.held.sum()))
+        self.stage = self._design.model(self._parameters, max(sigma_px, 0.1))
+        return weight
+
+    def _solve_once(self, spread: Array, weight: Array, stage_weight: Array) -> None:
+        count, params = self._design.columns.shape
+        blocks, right = [], []
+        if len(self.edges):
+            # rows of an upper triangular root of the information: of unit variance
+            root = np.linalg.cholesky(np.linalg.inv(spread)).transpose(0, 2, 1)
+            root = root * np.sqrt(weight)[:, None, None]
+            blocks.append(self._edge_rows(root, 2 * (count + params)))
+            right.append(np.einsum("eab,eb->ea", root, self._shift).ravel())
+        scale = np.sqrt(stage_weight) / self.stage.sigma_px
+        columns = sp.csr_array(-scale[:, None] * self._design.columns)
+        per_axis = sp.hstack([sp.diags_array(scale), columns])
+        blocks.append(sp.kron(per_axis, np.eye(2)))
+        right.append((scale[:, None] * self._design.base).ravel())
+        prior = np.hstack([np.zeros((params, count)), self._design.prior_rows()])
+        blocks.append(sp.kron(sp.csr_array(prior), np.eye(2)))
+        right.append(np.zeros(2 * params))
+        jacobian = sp.csr_array(sp.vstack(blocks))
+        self._jacobian = jacobian
+        normal = sp.csc_array(jacobian.T @ jacobian)
+        self._factor = splu(
+            normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+        solved = self._factor.solve(jacobian.T @ np.concatenate(right)).reshape(-1, 2)
+        self.places, self._parameters = solved[:count], solved[count:]
+        self._modelled = self._design.base + self._design.columns @ self._parameters
+
+    def _edge_rows(self, root: Array, width: int) -> sp.csr_array:
+        """Two rows for each edge: root @ (place of j - place of i)."""
+        row = np.repeat(np.arange(2 * len(root)).reshape(-1, 2, 1), 2, axis=2)
+        axis = np.arange(2)[None, None, :]
+        at_j, at_i = (np.broadcast_to(2 * n[:, None, None] + axis, root.shape) for n in (self._j, self._i))
+        values = np.concatenate([root.ravel(), -root.ravel()])
+        columns = np.concatenate([at_j.ravel(), at_i.ravel()])
+        rows = np.concatenate([row.ravel(), row.ravel()])
+        return sp.csr_array((values, (rows, columns)), shape=(2 * len(root), width))
