@@ -51,7 +51,7 @@ def export(checkpoint: dict[str, Any], models: Path) -> Path:
     except OSError as err:
         raise OutputError(f"{models} cannot be written ({err}): choose another --models.") from err
     try:
-        write_onnx(network, part / "model.onnx", recipe)
+        write_onnx(network, part / "model.onnx")
         check_numbers(network, part / "model.onnx")
         manifest = make_manifest(checkpoint, recipe, part / "model.onnx")
         write_manifest(manifest, part)
@@ -88,7 +88,7 @@ def averaged_network(checkpoint: dict[str, Any], recipe: Recipe) -> Network:
     return network.eval()
 
 
-def write_onnx(network: Network, path: Path, recipe: Recipe) -> None:
+def write_onnx(network: Network, path: Path) -> None:
     """One file, with N, H and W dynamic."""
     dims = {0: torch.export.Dim("n"), 2: STRIDE * torch.export.Dim("h"), 3: STRIDE * torch.export.Dim("w")}
     blurred, estimate = (

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from deblurd.deblur import light
-from deblurd.errors import DataError, ModelError, NoInputError, OutputError
+from deblurd.errors import DataError, ModelError, NoInputError, OutputError, UsageError
 from deblurd.frames import MotionVector
 from deblurd.train.dataset import Images, check_trainable, list_images, load_images
 from deblurd.train.degrade import Example, Field, degrade, draw_example
@@ -53,6 +53,7 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
     A checkpoint that lies in `output` is continued. Raises NoInputError or DataError for the images, ModelError
     for a checkpoint of another network, OutputError if `output` cannot be written.
     """
+    where = usable_device(device)
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     try:
@@ -67,7 +68,7 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
     for name in (*train.skipped, *held_out.skipped):
         console.print(f"[yellow]{name} is smaller than {least} px: not used.")
     console.print(f"{len(train.pixels)} images to learn from, {len(held_out.pixels)} held out.")
-    trainer = Trainer(recipe, train, torch.device(device))
+    trainer = Trainer(recipe, train, where)
     if (output / CHECKPOINT).is_file():
         trainer.resume(load_checkpoint(output / CHECKPOINT))
         console.print(f"Going on from step {trainer.step}.")
@@ -101,6 +102,17 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
     return output / CHECKPOINT
 
 
+def usable_device(name: str) -> torch.device:
+    """The device of that name. UsageError if this machine, or this build of PyTorch, has none."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise UsageError(f"{name} is not a device: use cpu, cuda or cuda:N.") from err
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise UsageError(f"PyTorch finds no {name} here: use --device cpu, or install its CUDA build.")
+    return device
+
+
 class Trainer:
     """The state of one training. Each step's examples follow from seed and step alone, so resuming changes nothing."""
 
@@ -115,7 +127,7 @@ class Trainer:
         self.pool: deque[Example] = deque(maxlen=recipe.fit.pool)
         self.history = History()
         self.step = 0
-        self._smooth_loss = math.nan
+        self._smooth_loss = self._usual_norm = math.nan
 
     def fresh_examples(self, step: int) -> list[Example]:
         """The newly degraded fields of one step."""
@@ -145,7 +157,7 @@ class Trainer:
         loss = rms_error(restored.float(), sharp).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self._clip()
         self.optimiser.step()
         self.average.update_parameters(self.network)
         self.step += 1
@@ -178,6 +190,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "usual_norm": self._usual_norm,
             "losses": self.history.losses,
             "gains": self.history.gains,
             "provenance": self.images.provenance(),
@@ -192,7 +205,14 @@ class Trainer:
         self.history = History(
             [tuple(row) for row in checkpoint["losses"]], [list(row) for row in checkpoint["gains"]]
         )
+        self._usual_norm = checkpoint["usual_norm"]
         self.step = checkpoint["step"]
+
+    def _clip(self) -> None:
+        """Hold the gradient to twice its usual norm: one odd batch once undid a thousand steps."""
+        limit = math.inf if math.isnan(self._usual_norm) else 2 * self._usual_norm
+        norm = min(float(torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)), limit)
+        self._usual_norm = norm if math.isnan(self._usual_norm) else 0.98 * self._usual_norm + 0.02 * norm
 
     def _averaged(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         """Exponential, but shorter at first, when the network still changes fast."""
@@ -304,7 +324,10 @@ def draw_curve(history: History, path: Path) -> None:
         right.plot(rows[:, 0], rows[:, column], label=f"level {column}")
     right.set(xlabel="step", ylabel="held out: dB over Wiener")
     right.legend()
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except OSError as err:
+        raise OutputError(f"{path} cannot be written ({err}): free some space and start again.") from err
 
 
 def _named(gains: list[float]) -> str:

@@ -105,7 +105,7 @@ class FitRecipe(Table):
         2, description="newly degraded fields for each step; the rest comes from the pool"
     )
     pool: PositiveInt = Field(2048, description="degraded fields kept for reuse, each turned anew")
-    learning_rate: Positive = 1.5e-3
+    learning_rate: Positive = 1.0e-3
     warmup: NonNegative = Field(200, description="steps")
     averaging: Share = Field(
         0.999, description="decay of the running average of weights, which is what is exported"

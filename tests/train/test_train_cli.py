@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import builtins
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deblurd.train import cli
+from deblurd.train.cli import main
+from deblurd.train.dataset import MANIFEST
+
+Drawing = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
+
+TINY = """
+name = "tiny"
+version = "0.0.1"
+description = "For tests."
+[degrade]
+field_px = 32
+guard_px = 4
+blur_px = [1, 8]
+[network]
+width = 8
+blocks = 1
+film_width = 4
+[fit]
+steps = 500
+batch = 2
+fresh = 1
+pool = 4
+"""
+
+
+def test_from_a_recipe_to_a_measured_model(
+    slides: Path, tmp_path: Path, draw: Drawing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript", reason="the trainer's extra is not installed")
+    (tmp_path / "tiny.toml").write_text(TINY, "utf-8")
+    run, models = tmp_path / "run", tmp_path / "models"
+    images = ["--images", str(slides)]
+    assert (
+        main(["fit", "--recipe", str(tmp_path / "tiny.toml"), *images, "--output", str(run), "--steps", "3"])
+        == 0
+    )
+    assert main(["export", "--checkpoint", str(run / "checkpoint.pt"), "--models", str(models)]) == 0
+    report = tmp_path / "report.json"
+    arguments = [
+        "evaluate",
+        "--model",
+        str(models / "tiny"),
+        *images,
+        "--split",
+        "train",
+        "--blur",
+        "4",
+        "--angle",
+        "0",
+    ]
+    assert main([*arguments, "--limit", "2", "--report", str(report), "--record"]) == 0
+    quality = json.loads(report.read_text("utf-8"))
+    assert {"identity", "wiener", "richardson_lucy", "model"} <= set(quality["rows"][0]["psnr_db"])
+    assert report.with_suffix(".csv").is_file()
+    manifest = json.loads((models / "tiny" / "manifest.json").read_text("utf-8"))
+    assert manifest["quality"] == quality
+    assert quality["command"] in (models / "tiny" / "README.md").read_text("utf-8")
+    assert "Richardson" in capsys.readouterr().out
+
+
+def exit_code_and_sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(list(arguments))
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["fit", "--recipe", "nonesuch", "--images", "x", "--output", "y"], 66, "no recipe"),
+        (["fit", "--recipe", "fast", "--images", "nowhere", "--output", "y"], 66, "no folder"),
+        (["fit", "--recipe", "fast", "--images", "x", "--output", "y", "--device", "abacus"], 64, "abacus"),
+        (["export", "--checkpoint", "nowhere.pt"], 66, "no checkpoint"),
+        (["evaluate", "--model", "nowhere", "--images", "x"], 66, "no model"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_an_exit_code(
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("torch", reason="the trainer's extra is not installed")
+    monkeypatch.chdir(tmp_path)
+    got, text = exit_code_and_sentence(capsys, *arguments)
+    assert got == code
+    assert sentence in text
+    assert "Traceback" not in text
+    assert text.count("\n") == 1
+
+
+def test_without_pytorch_it_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = builtins.__import__
+
+    def without_torch(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    got, text = exit_code_and_sentence(capsys, "export", "--checkpoint", "x.pt")
+    assert got == 64
+    assert "deblurd[train]" in text
+
+
+def test_ctrl_c_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_export", stopped)
+    assert exit_code_and_sentence(capsys, "export", "--checkpoint", "x.pt")[0] == 130
+
+
+def test_only_test_images_are_enough_to_evaluate(slides: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (slides / MANIFEST).write_text("file\tlicence\tsplit\nslide0/a.png\tCC0\ttest\n", "utf-8")
+    fast = Path(__file__).parents[2] / "models" / "fast"
+    arguments = ["evaluate", "--model", str(fast), "--images", str(slides), "--blur", "3", "--angle", "0"]
+    assert main(arguments) == 0
+    assert cv2.imread(str(slides / "slide0" / "a.png")) is not None
+
+
+def test_the_script_is_declared() -> None:
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["scripts"]["deblurd-train"] == "deblurd.train.cli:main"
+
+
+def test_numbers_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--recipe", "fast", "--images", "x", "--output", "y", "--threads", "0"])
+    assert "not positive" in capsys.readouterr().err
