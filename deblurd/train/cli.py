@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import track
 
 from deblurd.errors import DeblurdError, OutputError, UsageError
@@ -69,7 +68,7 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
     console.print(f"{total} images; levels {options.blur}, angles {options.angle}.")
     rounds = evaluate(model, images, options.blur, options.angle, options.field_px, options.fields)
     scores = [score for found in track(rounds, "measuring", console=console) for score in found]
-    quality = {
+    quality: dict[str, Any] = {
         "conditions": conditions(options.field_px, options.fields),
         "command": "deblurd-train " + " ".join(options.typed),
         "rows": summarise(scores),
@@ -78,7 +77,8 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
         },
     }
     for measure, digits in (("psnr_db", 2), ("ssim", 3)):
-        console.print(Markdown("\n".join(quality_table(summarise(scores), measure, digits))))
+        table = quality_table(quality["rows"], measure, digits)
+        console.print("\n".join(table), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Behind the input at worst, dB: {quality['worst_loss_db']}")
     try:
         if options.report:

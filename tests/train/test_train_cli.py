@@ -70,7 +70,7 @@ def test_from_a_recipe_to_a_measured_model(
     manifest = json.loads((models / "tiny" / "manifest.json").read_text("utf-8"))
     assert manifest["quality"] == quality
     assert quality["command"] in (models / "tiny" / "README.md").read_text("utf-8")
-    assert "Richardson" in capsys.readouterr().out
+    assert "| Richardson-Lucy |" in capsys.readouterr().out
 
 
 def exit_code_and_sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
