@@ -1,0 +1,67 @@
+"""What ``deblurd demo`` can be told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from deblurd.errors import NoInputError, UsageError
+
+MIN_FOV_PX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """One virtual scan.
+
+    slide: image of a slide, None for generated tissue. pixel_size_um: None for the image's own, else 0.5.
+    area_mm: width, height; None for the whole slide. overlap: share of a tile. speed_um_s, blur_px: one of them or
+    neither, since with the exposure each follows from the other. report: JSON file to write.
+    Raises UsageError where a value makes no sense, NoInputError where the slide is missing.
+    """
+
+    slide: Path | None = None
+    pixel_size_um: float | None = None
+    area_mm: tuple[float, float] | None = None
+    fov_px: int = 512
+    overlap: float = 0.2
+    exposure_ms: float = 5.0
+    speed_um_s: float | None = None
+    blur_px: float | None = None
+    model: str = "fast"
+    seed: int = 1
+    output: Path = Path("deblurd-slides")
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, value in (
+            ("--pixel-size-um", self.pixel_size_um),
+            ("--exposure-ms", self.exposure_ms),
+            ("--speed-um-s", self.speed_um_s),
+            ("--blur-px", self.blur_px),
+            *(("--area-mm", side) for side in self.area_mm or ()),
+        ):
+            # NaN fails every comparison
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{option} is {value:g}, but must be a positive number")
+        if self.fov_px < MIN_FOV_PX:
+            raise UsageError(
+                f"--fov-px is {self.fov_px}, but tiles need at least {MIN_FOV_PX} pixels to be matched"
+            )
+        if not 0.02 <= self.overlap <= 0.9:
+            raise UsageError(
+                f"--overlap is {self.overlap:g}, but must lie between 0.02 and 0.9, as a share of a tile"
+            )
+        if self.seed < 0:
+            raise UsageError(f"--seed is {self.seed}, but must not be negative")
+        if self.speed_um_s is not None and self.blur_px is not None:
+            raise UsageError(
+                "--speed-um-s and --blur-px say the same thing, since blur is speed times exposure: give one of them"
+            )
+        if self.slide is not None and not self.slide.is_file():
+            raise NoInputError(
+                f"the slide {self.slide} is not there: give the path of an image file after --slide"
+            )
+        if self.report is not None and self.report.is_dir():
+            raise UsageError(f"--report {self.report} is a folder: name a file, such as report.json")
