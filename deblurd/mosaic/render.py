@@ -127,7 +127,7 @@ class Brush:
 
     def _box(self, window: Window, centre: NDArray[np.float64]) -> tuple[slice, slice] | None:
         """The part of the window that a tile may touch."""
-        half = self.half_extent_px
+        half = self.half_extent_px - 0.5  # centres of pixels, not their edges
         low = np.ceil(centre - half - (window.y, window.x)).astype(int)
         high = np.floor(centre + half - (window.y, window.x)).astype(int) + 1
         y0, x0 = max(low[0], 0), max(low[1], 0)
@@ -177,7 +177,7 @@ class Brush:
         piece = np.ascontiguousarray(image[y0:y1, x0:x1])
         values: Float
         if np.abs(part).max() < 1e-3:
-            values = piece.astype(np.float32)
+            values = np.asarray(piece, np.float32)
         else:
             values = cv2.sepFilter2D(
                 piece,

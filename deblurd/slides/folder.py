@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,7 @@ class SlideFolder:
     @property
     def scratch(self) -> Path:
         """Deblurred tiles while the slide grows; can be made again from raw.zarr, gone when it is done."""
-        return self.path / "scratch"
+        return self.path / "scratch.zarr"
 
     def write_manifest(self, content: dict[str, Any]) -> None:
         """Replaces slide.json as a whole, so that a reader never sees half of it.
@@ -121,7 +120,3 @@ class SlideFolder:
         if not isinstance(content, dict):
             raise DataError(f"{self.manifest} is not a JSON object: resume the slide to write it again")
         return content
-
-    def drop_scratch(self) -> None:
-        """Removes what can be made again; what is in use or already gone is left alone."""
-        shutil.rmtree(self.scratch, ignore_errors=True)

@@ -1,0 +1,156 @@
+"""``deblurd demo``: a virtual slide scanned through the whole daemon, and scored against the truth."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deblurd.daemon import Daemon, Status
+from deblurd.frames import Pixels, Tile
+from deblurd.pipeline import Finished
+from deblurd.record.journal import Journal
+from deblurd.record.raw import RawStore
+from deblurd.settings import (
+    DeblurSettings,
+    MicroscopeSettings,
+    MosaicSettings,
+    ScanSettings,
+    Settings,
+    SimulatorSettings,
+    SlideSettings,
+)
+from deblurd.simulator.options import DemoOptions
+from deblurd.simulator.score import position_error_px, score_mosaic
+from deblurd.slides.repaint import paint_raw
+
+SETTLE_S = 0.25
+"""What a stop-and-stare microscope waits for at each field until the stage stands still."""
+
+RATED_TILES = 32
+"""On how many tiles the engine's own rate is taken."""
+
+
+def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[float, float]) -> Settings:
+    """The daemon's settings for these options. slide_um: width, height of the slide."""
+    exposure_s = options.exposure_ms / 1000
+    blur_px = 20.0 if options.blur_px is None else options.blur_px
+    speed_um_s = (
+        options.speed_um_s if options.speed_um_s is not None else blur_px * pixel_size_um / exposure_s
+    )
+    fov_um = options.fov_px * pixel_size_um
+    # the camera must see each place: at least three frames in the time that the stage takes from tile to tile
+    step_um = fov_um * (1 - options.overlap)
+    frames_per_s = min(max(30.0, 3 * speed_um_s / step_um), 0.9 / exposure_s)
+    area_mm = options.area_mm or (slide_um[0] / 1000, slide_um[1] / 1000)
+    return Settings(
+        microscope=MicroscopeSettings(
+            backend="simulator", exposure_ms=options.exposure_ms, latency_ms=15.0, stage_poll_ms=5.0
+        ),
+        simulator=SimulatorSettings(
+            slide=options.slide,
+            slide_size_mm=(max(area_mm[0], 2 * fov_um / 1000), max(area_mm[1], 2 * fov_um / 1000)),
+            pixel_size_um=pixel_size_um,
+            seed=options.seed,
+            fov_px=(options.fov_px, options.fov_px),
+            frames_per_s=frames_per_s,
+        ),
+        scan=ScanSettings(
+            mode="serpentine",
+            start_um=(fov_um / 2, fov_um / 2),
+            area_mm=area_mm,
+            speed_um_s=speed_um_s,
+            overlap=options.overlap,
+        ),
+        deblur=DeblurSettings(model=options.model),
+        mosaic=MosaicSettings(output=options.output),
+        slide=SlideSettings(name="demo"),
+    )
+
+
+def run_demo(
+    options: DemoOptions,
+    on_status: Callable[[Status], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> dict[str, Any]:
+    """Scans and scores; returns the report, and writes it to `options.report`.
+
+    Raises what the daemon raises, and DataError where nothing was scanned.
+    """
+    from deblurd.simulator.slide import open_slide
+
+    slide = open_slide(options.slide, options.pixel_size_um, options.seed)
+    settings = demo_settings(options, slide.pixel_size_um, slide.size_um)
+    daemon = Daemon(settings)
+    try:
+        run = daemon.run(on_status, stop or threading.Event())
+        report = _report(daemon, run.slides[0], settings) if run.slides else {}
+    finally:
+        daemon.close()
+    if options.report is not None:
+        options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _report(daemon: Daemon, finished: Finished, settings: Settings) -> dict[str, Any]:
+    run, camera = daemon.report, daemon.camera
+    simulation: Any = daemon.microscope.simulation
+    tiles = Journal(finished.folder.journal).tiles()
+    truth_um = {t.index: simulation.truth[(t.sequence, t.number)].mean_um for t in tiles}
+    position_rms_px, offset_um = position_error_px(finished.places, truth_um, camera.affine)
+    deblurred = score_mosaic(finished.folder.mosaic, simulation.slide, offset_um)
+    with tempfile.TemporaryDirectory(prefix="deblurd-demo-") as temporary:
+        raw = score_mosaic(paint_raw(finished.folder, Path(temporary)), simulation.slide, offset_um)
+    megapixels = len(tiles) * math.prod(camera.shape[:2]) / 1e6
+    stop_and_stare_s = _stop_and_stare_s(settings, camera.affine.pixel_size_um)
+    return {
+        "slide": str(finished.folder.path),
+        "mosaic": str(finished.folder.mosaic),
+        "model": daemon.deblurrer.model_id,
+        "engine": daemon.deblurrer.engine_name,
+        "frames": run.frames,
+        "tiles": finished.tiles,
+        "dropped": run.lost,
+        "gates": finished.gates,
+        "seconds": round(run.seconds, 3),
+        "scan_s": round(run.scan_s, 3),
+        "finish_s": round(run.finish_s, 3),
+        "megapixels_per_s": round(megapixels / finished.seconds, 3),
+        "engine_megapixels_per_s": round(_engine_rate(daemon, finished, tiles), 3),
+        "psnr_db": {"raw": round(raw.psnr_db, 3), "deblurred": round(deblurred.psnr_db, 3)},
+        "ssim": {"raw": round(raw.ssim, 4), "deblurred": round(deblurred.ssim, 4)},
+        "position_rms_px": round(position_rms_px, 4),
+        "stop_and_stare_s": round(stop_and_stare_s, 3),
+        "speedup": round(stop_and_stare_s / run.seconds, 3),
+    }
+
+
+def _engine_rate(daemon: Daemon, finished: Finished, tiles: list[Tile]) -> float:
+    """Megapixels per second of deblurring alone, on tiles of this very slide."""
+    raw = RawStore.open(finished.folder.raw)
+    sample = tiles[:: max(1, len(tiles) // RATED_TILES)]
+    pixels: list[tuple[Tile, Pixels]] = [(tile, raw.read(tile.index)) for tile in sample]
+    batch = daemon.settings.deblur.batch
+    began_s = time.perf_counter()
+    for i in range(0, len(pixels), batch):
+        daemon.deblurrer.deblur(pixels[i : i + batch])
+    return sum(math.prod(p.shape[:2]) for _, p in pixels) / 1e6 / (time.perf_counter() - began_s)
+
+
+def _stop_and_stare_s(settings: Settings, pixel_size_um: float) -> float:
+    """The time that a stage needs which stops at each field of the same area with the same overlap."""
+    scan, simulator = settings.scan, settings.simulator
+    assert scan.area_mm is not None and scan.speed_um_s is not None and simulator is not None
+    fov_um = np.array([simulator.fov_px[1], simulator.fov_px[0]]) * pixel_size_um
+    step_um = fov_um * (1 - scan.overlap)
+    fields = np.ceil(np.maximum(np.array(scan.area_mm) * 1000 - fov_um, 0) / step_um) + 1
+    exposure_s = (settings.microscope.exposure_ms or 0.0) / 1000
+    travel_s = float(step_um[0]) / scan.speed_um_s
+    return float(fields.prod()) * (SETTLE_S + exposure_s + travel_s)

@@ -1,0 +1,80 @@
+"""The main job on a virtual slide: a moving stage, a real core, a real model, a finished mosaic."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from deblurd.simulator.demo import run_demo
+from deblurd.simulator.options import DemoOptions
+
+SLIDE = Path(__file__).parents[2] / "shared/data/openslide-cc0/CMU-1-Small-Region.svs"
+
+
+def options(output: Path, **changes: Any) -> DemoOptions:
+    defaults: dict[str, Any] = {
+        "slide": None,
+        "pixel_size_um": 0.5,
+        "area_mm": (0.8, 0.6),
+        "fov_px": 384,
+        "overlap": 0.2,
+        "exposure_ms": 5.0,
+        "speed_um_s": None,
+        "blur_px": 10.0,
+        "model": "fast",
+        "seed": 1,
+        "output": output,
+        "report": output / "report.json",
+    }
+    return DemoOptions(**(defaults | changes))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_demo_makes_a_mosaic_that_is_better_than_its_raw_tiles(tmp_path: Path) -> None:
+    report = run_demo(options(tmp_path))
+
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(report))
+    assert report["psnr_db"]["deblurred"] > report["psnr_db"]["raw"] + 3
+    assert report["ssim"]["deblurred"] > report["ssim"]["raw"]
+    assert report["position_rms_px"] < 0.5
+    assert report["tiles"] >= 20
+
+    folder = Path(report["slide"])
+    manifest = json.loads((folder / "slide.json").read_text())
+    assert manifest["state"] == "done"
+    assert manifest["tiles"] == report["tiles"]
+    assert manifest["config"]["scan"]["overlap"] == 0.2
+    with sqlite3.connect(folder / "journal.sqlite") as database:
+        assert database.execute("select count(*) from tiles").fetchone() == (report["tiles"],)
+    raw: Any = zarr.open_array(str(folder / "raw.zarr"), mode="r")
+    assert raw.shape == (report["tiles"], 384, 384, 3)
+    assert (folder / "thumbnail.png").stat().st_size > 1000
+    assert {p.name for p in folder.iterdir()} == {
+        "mosaic.ome.zarr",
+        "raw.zarr",
+        "journal.sqlite",
+        "slide.json",
+        "thumbnail.png",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not SLIDE.is_file(), reason="the real slide is not beside this checkout")
+def test_a_turned_and_mirrored_camera_gives_the_slides_own_orientation(tmp_path: Path) -> None:
+    report = run_demo(options(tmp_path, slide=SLIDE, pixel_size_um=None, area_mm=(0.6, 0.5)))
+    assert report["psnr_db"]["deblurred"] > report["psnr_db"]["raw"] + 4
+    assert report["position_rms_px"] < 0.5
+
+
+def test_the_mosaic_is_nowhere_empty(tmp_path: Path) -> None:
+    report = run_demo(options(tmp_path, area_mm=(0.4, 0.4), model="wiener"))
+    source: Any = zarr.open_group(report["mosaic"], mode="r")["labels/source/0"]
+    assert float((np.asarray(source) > 0).mean()) > 0.97
