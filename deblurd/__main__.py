@@ -1,0 +1,7 @@
+"""``python -m deblurd``."""
+
+import sys
+
+from deblurd.cli import main
+
+sys.exit(main())
