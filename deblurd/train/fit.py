@@ -41,7 +41,7 @@ VALIDATION_EXAMPLES = 24
 
 @dataclass(slots=True)
 class History:
-    """What was measured on the way. Each row of `gains`: step, then dB over the Wiener estimate at each level."""
+    """What was measured on the way. Each row of `gains`: step, then dB over the blurred input at each level."""
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     gains: list[list[float]] = field(default_factory=list)
@@ -94,7 +94,7 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
                 gains = trainer.validate(validation)
                 trainer.history.gains.append([trainer.step, *gains])
                 console.print(
-                    f"step {trainer.step}: {_named(gains)} dB over Wiener, training error {loss:.4f}"
+                    f"step {trainer.step}: {_named(gains)} dB over the input, training error {loss:.4f}"
                 )
                 draw_curve(trainer.history, output / "curve.png")
             if last or trainer.step % recipe.fit.checkpoint_every == 0:
@@ -172,14 +172,14 @@ class Trainer:
         return self._smooth_loss
 
     def validate(self, examples: dict[float, list[Example]]) -> list[float]:
-        """Gain of the averaged network over the Wiener estimate, dB, for each level."""
+        """Gain of the averaged network over its blurred input, dB, for each level."""
         gains = []
         self.average.eval()
         with torch.no_grad():
             for level in examples.values():
                 blurred, estimate, sharp, motion = batch(level, self.device)
                 restored = self.average(blurred, estimate, motion)
-                before, after = (psnr(rms_error(x, sharp)) for x in (estimate, restored))
+                before, after = (psnr(rms_error(x, sharp)) for x in (blurred, restored))
                 gains.append(float((after - before).mean()))
         return gains
 
@@ -310,7 +310,7 @@ def check_network(checkpoint: dict[str, Any], recipe: Recipe) -> None:
 
 
 def draw_curve(history: History, path: Path) -> None:
-    """A picture of the error, and of the gain over Wiener, against the steps."""
+    """A picture of the error, and of the gain over the input, against the steps."""
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -322,7 +322,7 @@ def draw_curve(history: History, path: Path) -> None:
     rows = np.array(history.gains)
     for column in range(1, rows.shape[1]):
         right.plot(rows[:, 0], rows[:, column], label=f"level {column}")
-    right.set(xlabel="step", ylabel="held out: dB over Wiener")
+    right.set(xlabel="step", ylabel="held out: dB over the input")
     right.legend()
     try:
         figure.savefig(path)

@@ -90,8 +90,8 @@ class NetworkRecipe(Table):
     """The network's shape; a checkpoint fits only the network that it was made for."""
 
     kind: Literal["residual"] = "residual"
-    width: PositiveInt = 48
-    blocks: PositiveInt = 5
+    width: PositiveInt = 64
+    blocks: PositiveInt = 3
     film_width: PositiveInt = 32
     patch_px: Literal[8] = Field(8, description="side of the first convolution, whose stride is 4")
 
@@ -99,13 +99,13 @@ class NetworkRecipe(Table):
 class FitRecipe(Table):
     """How long, and how, the network is taught."""
 
-    steps: PositiveInt = 22000
-    batch: PositiveInt = 16
+    steps: PositiveInt = 13000
+    batch: PositiveInt = 8
     fresh: PositiveInt = Field(
         2, description="newly degraded fields for each step; the rest comes from the pool"
     )
     pool: PositiveInt = Field(2048, description="degraded fields kept for reuse, each turned anew")
-    learning_rate: Positive = 1.0e-3
+    learning_rate: Positive = 1.5e-3
     warmup: NonNegative = Field(200, description="steps")
     averaging: Share = Field(
         0.999, description="decay of the running average of weights, which is what is exported"

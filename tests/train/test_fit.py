@@ -41,10 +41,11 @@ def test_a_training_leaves_checkpoint_curve_and_history(recipe: Recipe, slides: 
 
 def test_it_learns(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
     longer = with_fit(
-        recipe, steps=120, batch=4, pool=16, learning_rate=5e-3, validate_every=120, checkpoint_every=120
+        recipe, steps=120, batch=4, pool=16, learning_rate=5e-3, validate_every=40, checkpoint_every=120
     )
     state = run(longer, slides, tmp_path / "run")
-    assert state["gains"][-1][1] > 0.02
+    first, *_, last = (row[1] for row in state["gains"])
+    assert last > first
 
 
 def test_the_seed_decides(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
