@@ -47,8 +47,7 @@ def default_text() -> str:
     ]
     for name, field in Settings.model_fields.items():
         model = _model(field.annotation)
-        required = name in _BLANK
-        out += ["", f"# {model.__doc__}", f"{'' if required else '#'}[{name}]"]
+        out += ["", f"# {model.__doc__}", f"[{name}]"]
         properties = model.model_json_schema()["properties"]
         for key, setting in model.model_fields.items():
             rule = "; ".join(filter(None, (setting.description, allowed(properties[key]))))
@@ -168,6 +167,7 @@ def _walk(container: Any, loc: Loc, at: _Counter) -> Iterator[tuple[Loc, int]]:
             continue
         inner = (*loc, key.key)
         if isinstance(item, AoT):
+            yield inner, at.line
             for index, table in enumerate(item.body):
                 yield from _table(table, (*inner, index), at)
         elif isinstance(item, Table):
@@ -213,6 +213,8 @@ def _sentence(fault: Mapping[str, Any]) -> str:
         return f"{name}: there is no such setting{_hint(keys, siblings)}"
     if kind == "missing":
         return f"{name}: this is missing; see `deblurd config init`"
+    if kind == "model_type":
+        return f"{name}: this is a table, [{name}] (got {_shown(fault['input'])})"
     if kind == "value_error":
         return f"{name}: {fault['ctx']['error']}"
     message = fault["msg"][:1].lower() + fault["msg"][1:]

@@ -10,6 +10,18 @@ from deblurd.errors import OutputError
 MB = 1_000_000
 
 
+def free_bytes(folder: Path) -> int:
+    """On the disk where `folder` is or would be created. Raises OutputError where the disk does not answer."""
+    folder = folder.absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists() or path == path.parent)
+    try:
+        return shutil.disk_usage(there).free
+    except OSError as err:
+        raise OutputError(
+            f"the disk of {folder} does not answer ({err.strerror}): check that it is connected"
+        ) from err
+
+
 class DiskGuard:
     """Refuses to go on where the disk of `folder` has less than `floor_mb` megabytes (1e6 bytes) free."""
 
@@ -18,20 +30,14 @@ class DiskGuard:
 
     @property
     def free_bytes(self) -> int:
-        """Raises OutputError where the folder is gone."""
-        try:
-            return shutil.disk_usage(self.folder).free
-        except OSError as err:
-            raise OutputError(
-                f"the free space of {self.folder} cannot be read ({err.strerror}): "
-                "check that the disk is connected and the folder is there"
-            ) from err
+        return free_bytes(self.folder)
 
-    def check(self) -> None:
-        """Raises OutputError where too little is free."""
-        free_mb = self.free_bytes // MB
-        if free_mb < self.floor_mb:
+    def check(self) -> int:
+        """Bytes free. Raises OutputError where they are too few."""
+        free = self.free_bytes
+        if free < self.floor_mb * MB:
             raise OutputError(
-                f"the disk of {self.folder} has {free_mb} MB free and a slide needs at least {self.floor_mb} MB: "
-                "move finished slides away, or set mosaic.output to a larger disk"
+                f"only {free // MB} MB are free for {self.folder} and a slide needs at least {self.floor_mb} MB: "
+                "delete or move old slides, or set mosaic.output to a larger disk"
             )
+        return free

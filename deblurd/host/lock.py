@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 
 from deblurd.errors import LockedError, OutputError
 
-LOCK: Final = ".deblurd.lock"
+LOCK_NAME: Final = ".deblurd.lock"
 # beside the lock and not in it: whoever tries the lock empties that file, and Windows lets nobody read it
-OWNER: Final = ".deblurd.owner.json"
+HOLDER_NAME: Final = ".deblurd.holder.txt"
 
 
 class OutputLock:
@@ -23,8 +23,9 @@ class OutputLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._holder = folder / HOLDER_NAME
         # any thread may release what the main thread acquired
-        self._lock = FileLock(folder / LOCK, thread_local=False)
+        self._lock = FileLock(folder / LOCK_NAME, thread_local=False)
 
     def acquire(self) -> None:
         """Creates the folder where needed. Raises OutputError where that fails, LockedError that names the holder."""
@@ -33,30 +34,25 @@ class OutputLock:
             self._lock.acquire(blocking=False)
         except Timeout as err:
             raise LockedError(
-                f"{self.folder} is in use by another deblurd ({self._holder()}): stop that one first, "
+                f"{self.folder} is in use by another deblurd ({self._who()}): stop that one first, "
                 "or set another mosaic.output"
             ) from err
         except (OSError, NotImplementedError) as err:
-            reason = getattr(err, "strerror", None) or err
-            raise OutputError(
-                f"the output folder {self.folder} cannot be created and locked ({reason}): "
-                "choose a folder on a local disk that you may write to"
-            ) from err
+            raise self._unusable(err) from err
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            (self.folder / OWNER).write_text(
-                json.dumps({"pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}),
-                encoding="utf-8",
-            )
+            self._holder.write_text(f"process {os.getpid()}, started {now}", encoding="utf-8")
         except OSError as err:
-            self.release()
-            raise OutputError(
-                f"nothing can be written into the output folder {self.folder} ({err.strerror}): "
-                "make room, or choose a folder that you may write to"
-            ) from err
+            self._lock.release()
+            raise self._unusable(err) from err
 
     def release(self) -> None:
         """Lets others in; nothing happens where the lock is not held."""
-        self._lock.release()
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):
+                # only a note for people: the next holder writes over it
+                self._holder.unlink()
+            self._lock.release()
 
     def __enter__(self) -> OutputLock:
         self.acquire()
@@ -67,12 +63,18 @@ class OutputLock:
     ) -> None:
         self.release()
 
-    def _holder(self) -> str:
+    def _who(self) -> str:
         try:
-            owner = json.loads((self.folder / OWNER).read_text(encoding="utf-8"))
-            return f"process {owner['pid']}, started {owner['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "which has not yet said its number"
+            return self._holder.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return "process unknown"
+
+    def _unusable(self, err: Exception) -> OutputError:
+        reason = getattr(err, "strerror", None) or err
+        return OutputError(
+            f"deblurd cannot write into the output folder {self.folder} ({reason}): "
+            "choose a folder on a local disk that you may write to"
+        )
 
 
 def output_lock(folder: Path) -> OutputLock:

@@ -6,6 +6,7 @@ import logging
 import sys
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 
@@ -13,7 +14,7 @@ def configure(verbose: bool) -> None:
     """Colours on a terminal, plain lines elsewhere. Replaces the root logger's handlers."""
     handler: logging.Handler
     if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=verbose)
+        handler = RichHandler(console=Console(stderr=True), show_path=verbose, highlighter=NullHighlighter())
         handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
     else:
         # no time: a journal adds its own
