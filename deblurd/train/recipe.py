@@ -99,7 +99,7 @@ class NetworkRecipe(Table):
 class FitRecipe(Table):
     """How long, and how, the network is taught."""
 
-    steps: PositiveInt = 13000
+    steps: PositiveInt = 18000
     batch: PositiveInt = 8
     fresh: PositiveInt = Field(
         2, description="newly degraded fields for each step; the rest comes from the pool"
