@@ -11,10 +11,11 @@ from deblurd.errors import DataError
 from deblurd.frames import Encoding, Pixels, Place, Tile
 from deblurd.geometry import PixelToStage
 from deblurd.place import pairwise
-from deblurd.place.pairwise import Edge, Match, Prepared
+from deblurd.place.pairwise import Edge, Prepared
 from deblurd.place.shading import Shading
 from deblurd.place.solve import Solution, solve
 from deblurd.place.stage import Array, Directions, StageModel
+from deblurd.place.subpixel import Match
 
 CACHE_BYTES = 48 * 2**20
 """Prepared tiles kept in memory; others are read again."""
@@ -23,8 +24,14 @@ MOST_NEIGHBOURS = 5
 LEAST_AREA = 0.03
 """Share of a tile that an overlap must have to be worth comparing."""
 
+SMALL_AREA = 0.07
+"""Overlaps smaller than this, as at corners, are only compared for tiles that fewer than two others hold."""
+
 NEAR_PX = 8.0
 """How far to look around a place that another match of the same tile has told."""
+
+WARM_GROWTH = 1.2
+"""A solve starts from the places of the last one until there are this many times as many tiles."""
 
 SAME_PX = 3.0
 """Two matches that put a tile nearer together than this agree."""
@@ -50,13 +57,15 @@ class Placer:
         self.shading = Shading(tile_shape, encoding)
         self._affine, self._read_raw, self._stage_sigma_px = affine, read_raw, stage_sigma_px
         self._size = np.array(tile_shape[:2], dtype=np.float64)
-        self._least_area = min(LEAST_AREA, overlap / 3) * float(self._size.prod())
+        self._least_area = min(LEAST_AREA, overlap / 3)
         self._wide_px = max(72.0, 0.12 * float(self._size.min()))
         self._way = Directions(affine)
         self._stage: StageModel | None = None
         self._tiles: list[Tile] = []
         self._places: dict[int, Place] = {}
         self._cells: dict[tuple[int, int], list[int]] = {}
+        self._solved_from_scratch = 0
+        self._tried: set[tuple[int, int]] = set()
         self._prepared: OrderedDict[int, Prepared] = OrderedDict()
         self._prepared_bytes = 0
         self._surprises_px: deque[float] = deque(maxlen=64)
@@ -72,13 +81,23 @@ class Placer:
         place = self._first_place(edges, expected, self._stage.sigma_px)
         self.edges.extend(edges)
         self._tiles.append(tile)
-        self._keep(tile.index, prepared)
         self._put(tile.index, place)
         return place
 
     def solve(self) -> Solution:
         """Solves for all tiles; what comes is then expected by the stage model that this fitted."""
-        solution = solve(self._tiles, self.edges, self._affine, self._stage_sigma_px)
+        known = None
+        if len(self._tiles) < WARM_GROWTH * self._solved_from_scratch:
+            known = self._places
+        else:
+            self._solved_from_scratch = len(self._tiles)
+        solution = self._solve(known)
+        if self._join_islands(solution):
+            solution = self._solve(known)
+        return solution
+
+    def _solve(self, known: dict[int, Place] | None) -> Solution:
+        solution = solve(self._tiles, self.edges, self._affine, self._stage_sigma_px, known)
         if self._tiles:
             self._stage = solution.stage
         self._cells.clear()
@@ -86,28 +105,52 @@ class Placer:
             self._put(index, place)
         return solution
 
+    def _join_islands(self, solution: Solution) -> bool:
+        """Compares the small overlaps that were passed over, where only they can join islands; whether any did."""
+        before = len(self.edges)
+        for index, island in solution.island.items():
+            if island == 0:
+                continue
+            for other, _ in self._neighbours(self._places[index].yx_px):
+                pair = (min(index, other), max(index, other))
+                if solution.island[other] != island and pair not in self._tried:
+                    self.edges.extend(self._compare(*pair))
+        return len(self.edges) > before
+
     # --- matching ---
 
     def _match(self, index: int, prepared: Prepared, expected: Array) -> list[Edge]:
         """Edges from the tiles around, the largest overlap first, which tells where to look for the others."""
+        self._keep(index, prepared)
         edges: list[Edge] = []
         believed: Array | None = None
-        for other in self._neighbours(expected):
-            try:
-                there = self._fetch(other)
-            except DataError:
-                # damaged on disk since it was placed: named when the slide is verified
-                continue
-            at = self._places[other].yx_px
-            match = self._search(there, prepared, expected - at, None if believed is None else believed - at)
-            if match is None:
-                continue
-            edges.append(Edge(other, index, match))
-            self.shading.add(there.grey, prepared.grey, match.shift)
-            if believed is None:
-                believed = at + match.shift
-                self._surprises_px.append(float(np.abs(believed - expected).max()))
+        for other, area in self._neighbours(expected)[:MOST_NEIGHBOURS]:
+            if area < SMALL_AREA and len(edges) >= 2:
+                break
+            for edge in self._compare(other, index, expected, believed):
+                edges.append(edge)
+                if believed is None:
+                    believed = self._places[other].yx_px + edge.match.shift
+                    self._surprises_px.append(float(np.abs(believed - expected).max()))
         return edges
+
+    def _compare(
+        self, i: int, j: int, expected: Array | None = None, believed: Array | None = None
+    ) -> list[Edge]:
+        """The edge between two tiles, if there is one. expected: where the stage has j; believed: where a match has it."""
+        self._tried.add((i, j))
+        try:
+            a, b = self._fetch(i), self._fetch(j)
+        except DataError:
+            # damaged on disk since it was placed: named when the slide is verified
+            return []
+        at = self._places[i].yx_px
+        stage = (self._places[j].yx_px if expected is None else expected) - at
+        match = self._search(a, b, stage, None if believed is None else believed - at)
+        if match is None:
+            return []
+        self.shading.add(a.grey, b.grey, match.shift)
+        return [Edge(i, j, match)]
 
     def _search(self, a: Prepared, b: Prepared, expected: Array, believed: Array | None) -> Match | None:
         """The first good match: near where another one says, near where the stage says, or further around."""
@@ -145,19 +188,19 @@ class Placer:
 
     # --- tiles by place, and their pixels ---
 
-    def _neighbours(self, expected: Array) -> list[int]:
-        """Tiles that may overlap usefully with one at `expected`, the largest overlap first."""
+    def _neighbours(self, expected: Array) -> list[tuple[int, float]]:
+        """Tiles that may overlap usefully with one at `expected` and by which share, the largest overlap first."""
         sigma_px = self._stage.sigma_px if self._stage is not None else self._stage_sigma_px
         y, x = self._cell(expected)
         near = [n for v in (y - 1, y, y + 1) for u in (x - 1, x, x + 1) for n in self._cells.get((v, u), ())]
-        areas = []
+        found = []
         for index in near:
             # the stage may be off: what hardly overlaps by its word may do so in truth
             off = np.maximum(np.abs(self._places[index].yx_px - expected) - sigma_px, 0.0)
-            shared = self._size - off
-            if shared.min() >= pairwise.MIN_OVERLAP_PX and shared.prod() >= self._least_area:
-                areas.append((float(shared.prod()), index))
-        return [index for _, index in sorted(areas, reverse=True)[:MOST_NEIGHBOURS]]
+            area = float(np.prod(np.maximum(1.0 - off / self._size, 0.0)))
+            if area >= self._least_area:
+                found.append((index, area))
+        return sorted(found, key=lambda item: -item[1])
 
     def _cell(self, place: Array) -> tuple[int, int]:
         y, x = np.floor(place / self._size)

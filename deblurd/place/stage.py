@@ -36,18 +36,18 @@ class Directions:
     """
 
     def __init__(self, affine: PixelToStage) -> None:
-        self._affine = affine
+        self._matrix, self._pixel_um = affine.matrix, affine.pixel_size_um
         self._signs = np.zeros(2)
         self._before: Array | None = None
 
     def next(self, tile: Tile) -> Array:
         """(2,) of -1, 0, 1 for the axes (y, x)."""
-        travel, threshold = np.zeros(2), MOVING_PX * self._affine.pixel_size_um
+        travel, threshold = np.zeros(2), MOVING_PX * self._pixel_um
         if tile.motion.is_known:
             # the image runs against the stage
-            travel = -self._affine.matrix @ np.array([tile.motion.dy, tile.motion.dx])
+            travel = -self._matrix @ np.array([tile.motion.dy, tile.motion.dx])
         if np.abs(travel).max() < threshold and self._before is not None:
-            travel, threshold = tile.pose.yx_um - self._before, STEP_PX * self._affine.pixel_size_um
+            travel, threshold = tile.pose.yx_um - self._before, STEP_PX * self._pixel_um
         self._signs = np.where(np.abs(travel) >= threshold, np.sign(travel), self._signs)
         self._before = tile.pose.yx_um
         return self._signs
@@ -72,7 +72,7 @@ class StageModel:
     @classmethod
     def from_affine(cls, affine: PixelToStage, origin_um: Array, sigma_px: float) -> StageModel:
         """As configured, before any picture was compared."""
-        inverse = np.linalg.inv(affine.matrix)
+        inverse = np.asarray(np.linalg.inv(affine.matrix), dtype=np.float64)
         zero = np.zeros((2, 2))
         return cls(origin_um, inverse @ origin_um, inverse, zero, np.zeros(1), np.zeros((1, 2)), sigma_px)
 
@@ -84,7 +84,7 @@ class StageModel:
 
     @property
     def affine(self) -> PixelToStage:
-        return PixelToStage(np.linalg.inv(self.matrix))
+        return PixelToStage(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,6 +35,7 @@ SETS = {
     "fluorescence 20 %": MONO.but(overlap=0.20),
     "1024 px": SIDE.but(tile_px=1024, **BIG),
     "2048 px": SIDE.but(tile_px=2048, **BIG),
+    "1024 tiles of 256 px": SIDE.but(tile_px=256, rows=32, columns=32, color=False),
     "slide 10 %": SIDE.but(picture="slide", overlap=0.10),
     "slide 15 %": SIDE.but(picture="slide"),
     "slide 20 %": SIDE.but(picture="slide", overlap=0.20),

@@ -91,7 +91,7 @@ def tissue(height: int, width: int, seed: int) -> NDArray[np.float32]:
 def spots(height: int, width: int, seed: int) -> NDArray[np.float32]:
     """(height, width) float32 in 0..1: few bright cells on a dark ground, as in fluorescence."""
     rng = np.random.default_rng(seed)
-    cells = np.full((height, width), 0.01, np.float32)
+    cells: NDArray[np.float32] = np.full((height, width), 0.01, np.float32)
     for y, x, a, b, turn in rng.random((height * width // 12_000, 5)):
         axes = (4 + int(8 * a), 4 + int(6 * b))
         cv2.ellipse(cells, (int(x * width), int(y * height)), axes, 180 * turn, 0, 360, 0.05 + 0.4 * b, -1)
@@ -109,7 +109,8 @@ def slide(height: int, width: int) -> NDArray[np.float32]:
     rows = [region if i % 2 == 0 else region[::-1] for i in range(repeat[0])]
     column = np.concatenate(rows)
     columns = [column if i % 2 == 0 else column[:, ::-1] for i in range(repeat[1])]
-    return np.concatenate(columns, axis=1)[:height, :width].astype(np.float32) / 255
+    filled = np.concatenate(columns, axis=1)[:height, :width]
+    return np.asarray(filled / 255, dtype=np.float32)
 
 
 def make(s: ScanSet) -> Scan:
@@ -138,13 +139,8 @@ def make(s: ScanSet) -> Scan:
         motion = MotionVector(0.0, -direction[index] * s.blur_px)
         view = _view(picture, place + margin, s.tile_px, s.blur_px)
         pixels.append(_exposed(view, vignette, s, rng))
-        tiles.append(
-            Tile(
-                *(index, 0, 10 * index),
-                Pose(0.5 * index, float(pose[0]), float(pose[1])),
-                *(motion, 5.0, pixels[-1].shape, ""),
-            )
-        )
+        pose_then = Pose(0.5 * index, float(pose[0]), float(pose[1]))
+        tiles.append(Tile(index, 0, 10 * index, pose_then, motion, 5.0, pixels[-1].shape, ""))
     return Scan(tiles, pixels, truth, affine, "linear" if s.dtype == "uint16" else "srgb", vignette)
 
 
