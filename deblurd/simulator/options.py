@@ -26,7 +26,7 @@ class DemoOptions:
     area_mm: tuple[float, float] | None = None
     fov_px: int = 512
     overlap: float = 0.2
-    exposure_ms: float = 5.0
+    exposure_ms: float = 10.0
     speed_um_s: float | None = None
     blur_px: float | None = None
     model: str = "fast"

@@ -1,112 +1,118 @@
-"""When a frame was exposed: a robust line through arrival times against frame numbers."""
+"""When a frame was exposed: arrivals, snapped to the camera's own steady beat."""
 
 from __future__ import annotations
 
 from collections import deque
 
 import numpy as np
+from numpy.typing import NDArray
 
 _HISTORY = 200
 _LEAST = 8
-_STEP_PERIODS = 0.6
-_STEP_FRAMES = 3
-_START_PERIODS = 0.35
+_RECENT = 40
+_SPREAD_PERIODS = 0.15
 
 
 class FrameClock:
     """Turns frame numbers of one camera sequence into times of exposure.
 
-    Frames arrive late by a constant latency and a jitter, now and then much later (the computer was busy). The camera's own pace is steady, so the line
-    through many arrivals is far better than each of them. An exposure that the driver left out without a gap in the numbers makes all later
-    arrivals late by whole periods: a step that is kept is taken into the line.
+    Frames arrive late by a constant latency and a jitter, now and then much later (the computer was busy), and a driver may leave exposures out without
+    a gap in the numbers. But the camera's beat is steady: every arrival belongs to one beat of an even grid, so the grid
+    (a robust line through many arrivals) is far better than each arrival, and an exposure that was left out moves nothing but its own beat.
     """
 
     def __init__(self, exposure_ms: float, latency_ms: float) -> None:
         self._exposure_s, self._latency_s = exposure_ms / 1000, latency_ms / 1000
-        self._index: deque[float] = deque(maxlen=_HISTORY)
+        self._numbers: deque[int] = deque(maxlen=_HISTORY)
         self._arrived: deque[float] = deque(maxlen=_HISTORY)
-        self._late: list[float] = []
-        self._missed = 0
-        self._steps: deque[tuple[int, int]] = deque(maxlen=64)
+        self._beats: deque[float] = deque(maxlen=_HISTORY)
         self._line: tuple[float, float] | None = None
-        self.missed = 0
 
     def see(self, number: int, arrived_s: float) -> None:
         """The next frame of the sequence."""
-        if self._line is not None:
-            offset, period = self._line
-            late = (arrived_s - offset - period * (number + self._missed)) / period
-            self._late = [*self._late, late] if late > _STEP_PERIODS else []
-            if len(self._late) >= _STEP_FRAMES and (skipped := round(float(np.median(self._late)))) >= 1:
-                # a frame before the step that was merely late is not part of it
-                stepped = next(i for i, value in enumerate(self._late) if value > skipped - _STEP_PERIODS)
-                frames = len(self._late) - stepped
-                self._missed += skipped
-                self.missed += skipped
-                self._steps.append((number - frames + 1, self._missed))
-                for back in range(1, min(frames, len(self._index) + 1)):
-                    self._index[-back] += skipped
-                self._late = []
-        self._index.append(float(number + self._missed))
+        steps = float(number - self._numbers[-1]) if self._numbers else 1.0
+        self._numbers.append(number)
         self._arrived.append(arrived_s)
         if self._line is None:
-            self._start(number)
-        if self._line is not None:
-            self._line = self._fit()
-
-    def _start(self, number: int) -> None:
-        """Waits for the first arrivals to lie on a line, with exposures left out among them taken in."""
-        if len(self._index) < _LEAST:
+            self._start()
             return
-        index, arrived = np.array(self._index), np.array(self._arrived)
-        steps, waits = np.diff(index), np.diff(arrived)
-        period = float(np.median(waits / steps))
-        skipped = np.cumsum(np.maximum(np.rint(waits / period) - steps, 0)) if period > 0 else np.zeros(len(steps))
-        straight = index + np.concatenate([[0.0], skipped])
-        slope, intercept = np.polyfit(straight - straight[0], arrived - arrived[0], 1)
-        residual = arrived - arrived[0] - intercept - slope * (straight - straight[0])
-        if slope <= 0 or np.abs(residual).max() > _START_PERIODS * slope:
-            return
-        self._missed = self.missed = int(skipped[-1])
-        first = number - len(index) + 1
-        for i in np.flatnonzero(np.diff(skipped, prepend=0.0)):
-            self._steps.append((first + int(i) + 1, int(skipped[i])))
-        self._index = deque(straight.tolist(), maxlen=_HISTORY)
-        self._line = self._fit()
+        offset, period = self._line
+        beat = float(np.rint((arrived_s - offset) / period))
+        if beat < self._beats[-1] + steps:
+            # two frames never share a beat: the one before came so late that it took the next one's
+            before = self._beats[-2] if len(self._beats) > 1 else -np.inf
+            self._beats[-1] = max(beat - steps, before + 1)
+        self._beats.append(max(beat, self._beats[-1] + steps))
+        self._fit()
 
     @property
     def is_settled(self) -> bool:
-        """Whether the line stands, and the newest frames do not hint at a step that is not yet decided."""
-        return self._line is not None and not self._late
+        """Whether the arrivals lie on a grid."""
+        return self._line is not None
 
     @property
     def period_s(self) -> float | None:
         return None if self._line is None else self._line[1]
 
+    @property
+    def missed(self) -> int:
+        """Beats of the last 200 frames that brought no frame and left no gap in the numbers."""
+        if self._line is None:
+            return 0
+        return int(self._beats[-1] - self._beats[0]) - (self._numbers[-1] - self._numbers[0])
+
     def exposure(self, number: int) -> tuple[float, float, float] | None:
-        """Start, middle and end (s) of the exposure of frame `number`; None before the line stands."""
+        """Start, middle and end (s) of the exposure of frame `number`; None before the grid stands."""
         if self._line is None:
             return None
-        missed = 0
-        for first, total in self._steps:
-            if number >= first:
-                missed = total
         offset, period = self._line
-        end_s = offset + period * (number + missed) - self._latency_s
+        back = self._numbers[-1] - number
+        i = int(np.searchsorted(np.array(self._numbers), number))
+        beat = (
+            self._beats[i] if i < len(self._beats) and self._numbers[i] == number else self._beats[-1] - back
+        )
+        end_s = offset + period * float(beat) - self._latency_s
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
 
-    def _fit(self) -> tuple[float, float]:
-        """Offset and period: least squares, with arrivals that are far off left out (they are late, never early)."""
-        i, t = np.array(self._index), np.array(self._arrived)
-        origin, first = float(i.mean()), float(t[0])
-        keep = np.ones(len(i), dtype=bool)
-        slope = intercept = 0.0
-        for _ in range(4):
-            slope, intercept = np.polyfit(i[keep] - origin, t[keep] - first, 1)
-            residual = t - first - intercept - slope * (i - origin)
-            middle = float(np.median(residual))
-            spread = 1.4826 * float(np.median(np.abs(residual - middle))) + 1e-5
-            keep = np.abs(residual - middle) < 3 * spread
-            if keep.sum() < _LEAST:
-                break
-        return float(first + intercept - slope * origin), float(slope)
+    def _start(self) -> None:
+        """Finds the beat in the arrivals so far."""
+        if len(self._numbers) < _LEAST:
+            return
+        n, t = np.array(self._numbers, dtype=np.float64)[-_RECENT:], np.array(self._arrived)[-_RECENT:]
+        steps, waits = np.diff(n), np.diff(t)
+        # exposures that are left out make waits longer: the short ones are the beat
+        period = float(np.percentile(waits / steps, 25))
+        if period <= 0:
+            return
+        beats = np.concatenate([[0.0], np.cumsum(np.rint(waits / period))])
+        offset, period = _robust_line(beats, t - t[0])
+        if period <= 0:
+            return
+        beats = np.rint((t - t[0] - offset) / period)
+        self._numbers, self._arrived = (
+            deque(kept, maxlen=_HISTORY) for kept in (n.astype(int).tolist(), t.tolist())
+        )
+        self._beats = deque(beats.tolist(), maxlen=_HISTORY)
+        self._fit()
+
+    def _fit(self) -> None:
+        beats, t = np.array(self._beats), np.array(self._arrived)
+        offset, period = _robust_line(beats, t - t[0])
+        spread = float(np.median(np.abs(t - t[0] - offset - period * beats)[-_RECENT:]))
+        self._line = (t[0] + offset, period) if 0 <= spread < _SPREAD_PERIODS * period else None
+
+
+def _robust_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Offset and slope: least squares, with values left out that are far off."""
+    origin = float(x.mean())
+    keep = np.ones(len(x), dtype=bool)
+    slope = middle = 0.0
+    for _ in range(3):
+        slope, middle = np.polyfit(x[keep] - origin, y[keep], 1)
+        residual = y - middle - slope * (x - origin)
+        centre = float(np.median(residual))
+        spread = 1.4826 * float(np.median(np.abs(residual - centre))) + 1e-5
+        keep = np.abs(residual - centre) < 3 * spread
+        if keep.sum() < _LEAST // 2:
+            break
+    return float(middle - slope * origin), float(slope)
