@@ -99,8 +99,15 @@ def draw_example(
     """Cut a field out of a random image and degrade it at random."""
     pixels = images.pixels[rng.choice(len(images.pixels), p=weights)]
     size = recipe.scene_px
+    if rng.random() < recipe.shrink_share:
+        size = int(min(size * rng.uniform(1, recipe.shrink_max), *pixels.shape[:2]))
     y, x = rng.integers(0, np.array(pixels.shape[:2]) - size + 1)
-    scene = light.decode(_recoloured(pixels[y : y + size, x : x + size], recipe, rng))
+    field = pixels[y : y + size, x : x + size]
+    if size > recipe.scene_px:
+        field = cv2.resize(field, (recipe.scene_px, recipe.scene_px), interpolation=cv2.INTER_AREA).astype(
+            np.uint8
+        )
+    scene = light.decode(_recoloured(field, recipe, rng))
     return degrade(scene, draw_motion(recipe, rng), recipe, rng)
 
 

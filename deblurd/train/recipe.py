@@ -59,6 +59,10 @@ class DegradeRecipe(Table):
     )
     gross_length: Share = 0.1
     gross_angle_deg: NonNegative = 5.0
+    shrink_share: Share = Field(
+        0.5, description="images made smaller, and so crisper, where they are large enough"
+    )
+    shrink_max: Annotated[FiniteFloat, Field(ge=1)] = 2.0
     soft_share: Share = Field(0.2, description="softer optics: a blur of input and target alike")
     soft_px: Positive = Field(1.2, description="greatest sigma of softer optics")
     defocus_share: Share = Field(0.05, description="out of focus: a blur of the input alone, to be taken out")
