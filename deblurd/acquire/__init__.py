@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from deblurd.acquire.microscope import Microscope
 from deblurd.acquire.mmcore import MMCoreMicroscope
@@ -15,14 +16,30 @@ def open_microscope(settings: Settings) -> Microscope:
     Raises NoInputError, ConfigError or MicroscopeError.
     """
     s = settings.microscope
-    if s.backend == "mmcore":
-        return MMCoreMicroscope.from_config(s)
+    options: dict[str, Any] = {
+        "exposure_ms": s.exposure_ms,
+        "pixel_size_um": s.pixel_size_um,
+        "rotation_deg": s.rotation_deg,
+        "mirrored": s.mirrored,
+        "encoding": s.encoding,
+        "latency_ms": s.latency_ms,
+        "hang_s": s.hang_s,
+    }
+    if s.config_file is not None and s.backend == "mmcore":
+        return MMCoreMicroscope.from_config(s.config_file, s.adapter_path, buffer_mb=s.buffer_mb, **options)
+    return _open_simulator(settings, options)
+
+
+def _open_simulator(settings: Settings, options: dict[str, Any]) -> Microscope:
     from pymmcore_plus.experimental.unicore import UniMMCore
 
     # by name: only the configuration leads to the simulator, nothing in the flow depends on it
     simulator = importlib.import_module("deblurd.simulator.simulation")
+    s = settings.simulator or SimulatorSettings()
+    if "encoding" not in settings.microscope.model_fields_set:
+        options["encoding"] = s.encoding
+    if options["latency_ms"] is None:
+        options["latency_ms"] = s.latency_ms
     core = UniMMCore()
-    simulation = simulator.Simulation.load(
-        core, settings.simulator or SimulatorSettings(), s.exposure_ms, s.buffer_mb
-    )
-    return MMCoreMicroscope(core, s, simulation)
+    simulation = simulator.Simulation.load(core, s, options["exposure_ms"], settings.microscope.buffer_mb)
+    return MMCoreMicroscope(core, simulation=simulation, **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deblurd.acquire.losses import Losses
-from deblurd.frames import Frame
+from deblurd.frames import Encoding, Frame
 from deblurd.geometry import PixelToStage
 
 
@@ -16,15 +16,18 @@ from deblurd.geometry import PixelToStage
 class MicroscopeInfo:
     """What stands still while frames come.
 
-    shape: (H, W) or (H, W, 3) of every frame. dtype: "uint8" or "uint16". affine: camera pixels to stage micrometres.
-    objective: label of the pixel-size preset, "" if there is none. versions: of the core and of the device interface.
+    shape: (H, W) or (H, W, 3) of every frame. dtype: "uint8" or "uint16". encoding: what its values mean. affine: camera
+    pixels to stage micrometres. latency_ms: from the end of an exposure to the frame's arrival, mean; None where unknown.
+    objective: label of the pixel-size preset, "" if there is none. versions: of the core and of its device interface.
     """
 
     camera: str
     stage: str
     shape: tuple[int, ...]
     dtype: str
+    encoding: Encoding
     exposure_ms: float
+    latency_ms: float | None
     affine: PixelToStage
     objective: str
     versions: str
@@ -36,7 +39,9 @@ class MicroscopeInfo:
             "stage": self.stage,
             "shape": list(self.shape),
             "dtype": self.dtype,
+            "encoding": self.encoding,
             "exposure_ms": self.exposure_ms,
+            "latency_ms": self.latency_ms,
             "pixel_size_um": self.affine.pixel_size_um,
             "affine_um": self.affine.matrix.tolist(),
             "objective": self.objective,
@@ -45,7 +50,11 @@ class MicroscopeInfo:
 
 
 class Microscope(Protocol):
-    """A camera that streams and a stage that moves. Every method but `frames` returns at once."""
+    """A camera that streams and a stage that moves. Every method but `frames` returns as fast as the device answers."""
+
+    @property
+    def name(self) -> str:
+        """For people: camera and stage."""
 
     @property
     def info(self) -> MicroscopeInfo: ...
@@ -57,14 +66,24 @@ class Microscope(Protocol):
     def simulation(self) -> Any:
         """The simulator's truth, for scoring; None on a real microscope."""
 
+    def start(self) -> None:
+        """Starts the camera, unless it runs. Raises MicroscopeError."""
+
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Starts the camera and yields every frame in order until `stop` is set, then what is still buffered.
 
-        Raises MicroscopeError when the camera cannot be brought back, or its frames changed shape for good.
+        After a loss that can be mended the camera is started again, and `Frame.sequence` goes up by one. Raises MicroscopeError
+        when the camera cannot be brought back, or its frames have changed their shape for good.
         """
 
+    def stop(self) -> None:
+        """Stops the camera; frames that it has sent stay for `frames` to yield."""
+
     def position_um(self) -> tuple[float, float]:
-        """Where the stage says it is, (y, x). Raises MicroscopeError."""
+        """Where the stage says it is, (y, x). Raises MicroscopeError, also for a position that is not finite."""
+
+    def z_um(self) -> float | None:
+        """Where the focus drive says it is; None without one. Raises MicroscopeError."""
 
     def move_to_um(self, y_um: float, x_um: float) -> None:
         """Starts an absolute move. Raises MicroscopeError."""

@@ -1,0 +1,88 @@
+"""What numbers and times of arriving frames tell: when each was received, and which never came."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime
+from statistics import median
+
+from deblurd.acquire.losses import Losses
+
+_INTERVALS = 50
+_LEAST_INTERVALS = 10
+_LATE_PERIODS = 0.5
+_FRAMES_TO_CATCH_UP = 3
+
+
+def received_s(stamp: str | None, popped_s: float, empty_s: float) -> float:
+    """When the core received a frame that was taken out just now, at `popped_s`, on the monotonic clock.
+
+    stamp: the core's `TimeReceivedByCore`, in naive local time. That clock is read now as well, so the difference is how long the frame has
+    waited, whatever the zone. A step of the clock meanwhile (time server, daylight saving) shows as a wait that cannot be:
+    below zero, or from before `empty_s`, when the buffer was last seen empty; then the time of taking it out stands.
+    """
+    if stamp is None:
+        return popped_s
+    try:
+        waited_s = (datetime.now() - datetime.fromisoformat(stamp)).total_seconds()
+    except (ValueError, TypeError):  # not a time, or one with a zone
+        return popped_s
+    return popped_s - waited_s if 0 <= waited_s <= popped_s - empty_s else popped_s
+
+
+class Watch:
+    """Counts the frames of one camera sequence that never came.
+
+    A gap in the core's numbers is certain. Exposures that the driver left out leave no gap, only a pause of more than
+    1.5 periods that the frames after it do not make up for: those are suspected.
+    """
+
+    def __init__(self, losses: Losses) -> None:
+        self.expected = 0
+        self._losses = losses
+        self._arrived_s: float | None = None
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        self._late_s = 0.0
+        self._since_late = 0
+
+    @property
+    def period_s(self) -> float | None:
+        """Median time between frames; None before there are enough of them."""
+        return median(self._intervals) if len(self._intervals) >= _LEAST_INTERVALS else None
+
+    def went_back(self, number: int) -> bool:
+        """Whether the core began to count anew, as older cores do when their buffer overflows."""
+        return number < self.expected
+
+    def see(self, number: int, arrived_s: float) -> None:
+        """The next frame of the sequence; its number is not below `expected`."""
+        gap = number - self.expected
+        if gap > 0:
+            self._losses.add("buffer", gap, f"number {number} came after {self.expected - 1}")
+        if self._arrived_s is not None:
+            self._pause((arrived_s - self._arrived_s) / (gap + 1))
+        self.expected, self._arrived_s = number + 1, arrived_s
+
+    def missed_since(self, now_s: float) -> int:
+        """About how many frames would have come since the last one; at least 1."""
+        if self._arrived_s is None or self.period_s is None:
+            return 1
+        return max(1, round((now_s - self._arrived_s) / self.period_s))
+
+    def _pause(self, interval_s: float) -> None:
+        period_s = self.period_s
+        self._intervals.append(interval_s)
+        if period_s is None:
+            return
+        late_s = interval_s - period_s
+        if self._since_late:
+            self._late_s += min(late_s, 0.0)
+            self._since_late -= 1
+            if not self._since_late and (n := round(self._late_s / period_s)) >= 1:
+                self._losses.add(
+                    "suspected",
+                    n,
+                    f"a pause of {1000 * (self._late_s + period_s):.1f} ms at number {self.expected}",
+                )
+        elif late_s > _LATE_PERIODS * period_s:
+            self._late_s, self._since_late = late_s, _FRAMES_TO_CATCH_UP
