@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def load(path: Path) -> Settings:
         # as JSON, whose strict rules fit TOML: no number from a string, but a path from one
         settings = Settings.model_validate_json(json.dumps(document.unwrap(), default=str), strict=True)
     except ValidationError as err:
-        lines = dict(_lines(document))
-        faults = sorted((_line(fault["loc"], lines), _sentence(fault)) for fault in err.errors())
+        where = lines(document)
+        faults = sorted((_line(fault["loc"], where), _sentence(fault)) for fault in err.errors())
         raise ConfigError("\n".join(f"{path}:{line}: {sentence}" for line, sentence in faults)) from err
     return _anchored(settings, path.parent)
 
@@ -111,10 +112,22 @@ def _parse(path: Path) -> tomlkit.TOMLDocument:
     try:
         return tomlkit.parse(text)
     except (TOMLKitError, ValueError) as err:
-        line, reason = getattr(err, "line", 1), re.sub(r" at line \d+ col \d+$", "", str(err))
+        line, reason = _syntax(text, err)
         raise ConfigError(f"{path}:{line}: this is not TOML ({reason}): correct that line") from err
     except RecursionError as err:
         raise ConfigError(f"{path}:1: the brackets are nested too deep: write the file anew") from err
+
+
+def _syntax(text: str, err: Exception) -> tuple[int, str]:
+    """Line and reason; the standard library's reader always knows the line, tomlkit mostly."""
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as other:
+        if found := re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(other), re.DOTALL):
+            return int(found[2]), found[1][:1].lower() + found[1][1:]
+    except (ValueError, RecursionError):
+        pass
+    return getattr(err, "line", 1), str(err).split(" at line ")[0]
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:
@@ -144,8 +157,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
 # --- where a mistake stands ---
 
 
-def _lines(document: tomlkit.TOMLDocument) -> list[tuple[Loc, int]]:
-    return [(loc, line) for loc, line in _walk(document, (), _Counter()) if loc]
+def lines(document: tomlkit.TOMLDocument) -> dict[Loc, int]:
+    """The line of every key and table, by its path."""
+    return dict(_walk(document, (), _Counter()))
 
 
 class _Counter:
@@ -192,11 +206,11 @@ def _rendered(item: Item) -> str:
     return item.as_string() + item.trivia.comment + item.trivia.trail
 
 
-def _line(loc: Loc, lines: Mapping[Loc, int]) -> int:
+def _line(loc: Loc, where: Mapping[Loc, int]) -> int:
     """Of the key, else of the table where it should be, else the first."""
     while loc:
-        if loc in lines:
-            return lines[loc]
+        if loc in where:
+            return where[loc]
         loc = loc[:-1]
     return 1
 

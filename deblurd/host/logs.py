@@ -20,5 +20,8 @@ def configure(verbose: bool) -> None:
         # no time: a journal adds its own
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
+    least = logging.INFO if verbose else logging.WARNING
+    # at the handler, since some libraries set the level of their own loggers to DEBUG
+    handler.addFilter(lambda record: record.name.startswith("deblurd") or record.levelno >= least)
+    logging.basicConfig(level=least, handlers=[handler], force=True)
     logging.getLogger("deblurd").setLevel(logging.DEBUG if verbose else logging.INFO)

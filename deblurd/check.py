@@ -1,0 +1,139 @@
+"""Is this machine ready for a run? Every part is looked at, and each that fails says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from rich.table import Table
+
+from deblurd.acquire import open_microscope
+from deblurd.acquire.microscope import MicroscopeInfo
+from deblurd.config import load
+from deblurd.deblur.deblurrer import Deblurrer
+from deblurd.deblur.model import Model, find_model
+from deblurd.errors import DeblurdError, MicroscopeError
+from deblurd.host.disk import MB, DiskGuard
+from deblurd.host.lock import output_lock
+from deblurd.settings import MicroscopeSettings, Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part of the machine. exit_code: 0 where it is in order. text: what was found, or what is wrong and what to do."""
+
+    part: str
+    exit_code: int
+    text: str
+
+
+def check(config_file: Path | None) -> list[Finding]:
+    """Looks at all that a run needs; without a configuration, at what the simulator needs.
+
+    Opens and closes the microscope, and creates the output folder where it is missing.
+    """
+    findings: list[Finding] = []
+
+    def look(part: str, at: Callable[[], tuple[str, T]]) -> T | None:
+        try:
+            text, value = at()
+        except DeblurdError as err:
+            findings.append(Finding(part, err.exit_code, str(err)))
+            return None
+        findings.append(Finding(part, 0, text))
+        return value
+
+    settings = look("config", lambda: _config(config_file))
+    if settings is None:
+        return findings
+    look("adapters", lambda: _adapters(settings.microscope))
+    info = look("microscope", lambda: _microscope(settings))
+    model = look("model", lambda: _model(settings))
+    if info is not None:
+        look("pixel size", lambda: _pixel_size(info, model))
+    if model is not None:
+        look("providers", lambda: _providers(settings, model))
+    look("disk", lambda: _disk(settings))
+    look("output lock", lambda: _lock(settings))
+    return findings
+
+
+def table(findings: list[Finding]) -> Table:
+    out = Table(title="deblurd check", title_justify="left", show_header=False)
+    out.add_column()
+    out.add_column()
+    out.add_column(overflow="fold")
+    for each in findings:
+        out.add_row(each.part, "[red]FAIL[/]" if each.exit_code else "[green]OK[/]", each.text)
+    return out
+
+
+def _config(file: Path | None) -> tuple[str, Settings]:
+    if file is None:
+        return "the simulator's", Settings(microscope=MicroscopeSettings(backend="simulator"))
+    return str(file), load(file)
+
+
+def _adapters(settings: MicroscopeSettings) -> tuple[str, None]:
+    if settings.backend == "simulator":
+        return "not needed by the simulator", None
+    # imported where it is needed: it looks through the disk
+    from pymmcore_plus import find_micromanager
+
+    folder = settings.adapter_path or find_micromanager()
+    if folder is None:
+        raise MicroscopeError(
+            "no device adapters were found on this machine: install Micro-Manager, with `mmcore install` for one, "
+            "or set microscope.adapter_path"
+        )
+    found = [path for path in Path(folder).glob("*mmgr_dal_*") if path.is_file()]
+    if not found:
+        raise MicroscopeError(
+            f"{folder} holds no device adapters (mmgr_dal_*): set microscope.adapter_path to the folder of Micro-Manager"
+        )
+    return f"{len(found)} in {folder}", None
+
+
+def _microscope(settings: Settings) -> tuple[str, MicroscopeInfo]:
+    microscope = open_microscope(settings)
+    try:
+        info = microscope.info
+    finally:
+        microscope.close()
+    size = " x ".join(map(str, info.shape))
+    return f"camera {info.camera} ({size}, {info.dtype}, {info.exposure_ms:g} ms), stage {info.stage}", info
+
+
+def _model(settings: Settings) -> tuple[str, Model]:
+    model = find_model(settings.deblur.model)
+    low, high = model.blur_range_px
+    return f"{model.identity['name']} {model.identity['version']}, for {low:g} to {high:g} px of blur", model
+
+
+def _pixel_size(info: MicroscopeInfo, model: Model | None) -> tuple[str, None]:
+    size_um = info.affine.pixel_size_um
+    # a warning, since a run goes on with it
+    return (model and model.check_pixel_size(size_um)) or f"{size_um:g} um", None
+
+
+def _providers(settings: Settings, model: Model) -> tuple[str, None]:
+    s = settings.deblur
+    deblurrer = Deblurrer(model, encoding="srgb", device=s.device, threads=s.threads)
+    try:
+        return deblurrer.engine_name, None
+    finally:
+        deblurrer.close()
+
+
+def _disk(settings: Settings) -> tuple[str, None]:
+    output = settings.mosaic.output
+    return f"{DiskGuard(output).check() // MB:,} MB free for {output}", None
+
+
+def _lock(settings: Settings) -> tuple[str, None]:
+    with output_lock(settings.mosaic.output):
+        return f"{settings.mosaic.output} is free and can be written", None

@@ -1,0 +1,357 @@
+"""What a technician types."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from deblurd import __version__
+from deblurd.errors import DeblurdError, NoInputError, OutputError, UsageError
+from deblurd.host import logs
+from deblurd.simulator.options import DemoOptions
+
+if TYPE_CHECKING:
+    from deblurd.daemon import Report
+
+log = logging.getLogger(__name__)
+
+# Each command imports what it needs when it runs: `--help` and `config` answer at once.
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the exit code of sysexits.h, and a guess at what was meant."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        self.commands: dict[str, Parser] = {}
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: {self._guess(message)}see `{self.prog} --help`")
+
+    def _guess(self, message: str) -> str:
+        if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            known = re.findall(r"[\w-]+", wrong[2])
+        elif wrong := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            # only the outermost parser says this, for all of its commands
+            known = [
+                option
+                for parser in self._family()
+                for option in re.findall(r"--[\w-]+", parser.format_help())
+            ]
+        else:
+            return ""
+        near = difflib.get_close_matches(wrong[1], known, n=1)
+        return f"did you mean {near[0]!r}? Or " if near else ""
+
+    def _family(self) -> list[Parser]:
+        return [self, *(parser for child in self.commands.values() for parser in child._family())]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code, which is that of sysexits.h. Errors are one sentence on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        options = _parser().parse_args(arguments)
+        logs.configure(options.verbose)
+        code: int = options.run(options) or 0
+    except DeblurdError as err:
+        traceback = verbose and not isinstance(err, UsageError)
+        return _complain(str(err), err.exit_code, err if traceback else None)
+    except KeyboardInterrupt:
+        return _complain("stopped", 130)
+    except OSError as err:
+        where = f" {err.filename}" if err.filename else ""
+        return _complain(
+            f"a file{where} could not be read or written ({err.strerror or err}): check that the disk is there, "
+            "has room and lets you write",
+            OutputError.exit_code,
+            err if verbose else None,
+        )
+    except Exception as err:  # noqa: BLE001 - the outermost frame: a person gets a sentence in place of a traceback
+        return _complain(
+            f"this is a bug in deblurd ({type(err).__name__}: {err}): please report it, "
+            + ("with the traceback above" if verbose else "and run with -v for the traceback"),
+            DeblurdError.exit_code,
+            err if verbose else None,
+        )
+    return code
+
+
+def _complain(sentence: str, code: int, err: BaseException | None = None) -> int:
+    if err is not None:
+        log.error("traceback", exc_info=err)
+    print(f"deblurd: {sentence}", file=sys.stderr)
+    return code
+
+
+# --- the commands ---
+
+
+def _config_init(options: argparse.Namespace) -> None:
+    from deblurd import config
+    from deblurd.resources import example_config
+
+    text = example_config(options.example) if options.example else config.default_text()
+    path: Path = options.file
+    try:
+        # never over a file that somebody has filled in
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as err:
+        raise OutputError(f"{path} is there already: give another name, or delete it first") from err
+    except OSError as err:
+        raise OutputError(
+            f"{path} cannot be written ({err.strerror}): choose a folder that exists and is yours"
+        ) from err
+    print(f"Wrote {path}: fill it in, then `deblurd config check {path}`")
+
+
+def _config_check(options: argparse.Namespace) -> None:
+    from deblurd import config
+
+    config.load(options.file)
+    print(f"{options.file}: OK")
+
+
+def _config_show(options: argparse.Namespace) -> None:
+    from deblurd import config
+
+    print(config.effective_text(config.load(options.file)), end="")
+
+
+def _config_schema(options: argparse.Namespace) -> None:
+    import json
+
+    from deblurd import config
+
+    print(json.dumps(config.schema(), indent=2))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd import config
+    from deblurd.console import live_status
+    from deblurd.daemon import Daemon
+    from deblurd.host.signals import stop_on_signals
+
+    settings = config.load(options.config)
+    stop = stop_on_signals()
+    daemon = Daemon(settings)
+    try:
+        with live_status(Console(stderr=True)) as on_status:
+            daemon.run(on_status, stop)
+    finally:
+        daemon.close()
+        # also after an error: what was recorded is kept
+        _print_slides(daemon.report)
+
+
+def _print_slides(report: Report) -> None:
+    for slide in report.slides:
+        print(f"{slide.folder.path}: {slide.tiles} tiles")
+    lost = ", ".join(f"{count} by {cause}" for cause, count in report.lost.items() if count)
+    print(f"{report.frames} frames, lost: {lost or 'none'}")
+    if not report.slides:
+        print("No slide was begun: nothing new came under the objective.")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    demo = DemoOptions(
+        slide=options.slide,
+        pixel_size_um=options.pixel_size_um,
+        area_mm=None if options.area_mm is None else tuple(options.area_mm),
+        fov_px=options.fov_px,
+        overlap=options.overlap,
+        exposure_ms=options.exposure_ms,
+        speed_um_s=options.speed_um_s,
+        blur_px=options.blur_px,
+        model=options.model,
+        seed=options.seed,
+        output=options.output,
+        report=options.report,
+    )
+    if demo.report is not None:
+        _make_folder(demo.report.absolute().parent)
+
+    from rich.console import Console
+
+    from deblurd.console import live_status, report_table
+    from deblurd.host.signals import stop_on_signals
+    from deblurd.simulator.demo import run_demo
+
+    stop = stop_on_signals()
+    with live_status(Console(stderr=True)) as on_status:
+        report = run_demo(demo, on_status, stop)
+    Console().print(report_table(report))
+
+
+def _deblur(options: argparse.Namespace) -> None:
+    dy, dx = options.motion
+    if not (math.isfinite(dy) and math.isfinite(dx)):
+        raise UsageError(
+            f"--motion is {dy:g} {dx:g}, but must be two finite numbers of pixels, down and right"
+        )
+    for path in options.images:
+        if not path.is_file():
+            raise NoInputError(f"the image {path} is not there: give the paths of image files")
+    _make_folder(options.output)
+
+    from deblurd.deblur.images import deblur_images
+
+    for result in deblur_images(
+        options.images, motion=(dy, dx), encoding=options.encoding, model=options.model, output=options.output
+    ):
+        print(result.text)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from deblurd.check import check, table
+
+    findings = check(options.config)
+    Console().print(table(findings))
+    return next((finding.exit_code for finding in findings if finding.exit_code), 0)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"the folder {folder} cannot be created ({err.strerror}): choose a folder that you may write to"
+        ) from err
+
+
+# --- the words ---
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="deblurd",
+        description="Whole-slide mosaics from a microscope stage that never stops. For research use only.",
+    )
+    parser.add_argument("--version", action="version", version=f"deblurd {__version__}")
+    _add_verbose(parser, default=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
+
+    def command(name: str, run: Any, text: str) -> Parser:
+        child = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        child.set_defaults(run=run)
+        _add_verbose(child, default=argparse.SUPPRESS)
+        parser.commands[name] = child
+        return child
+
+    _config_words(command("config", None, "write, check and show configuration files"))
+    _run_words(command("run", _run, "make a mosaic of every slide, until stopped"))
+    _demo_words(command("demo", _demo, "scan a virtual slide and compare the mosaic with the truth"))
+    _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
+    check = command("check", _check, "say whether this machine is ready for a run")
+    check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
+    return parser
+
+
+def _add_verbose(parser: Parser, default: Any) -> None:
+    # both before and after the command
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", default=default, help="say more, tracebacks included"
+    )
+
+
+def _config_words(parser: Parser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action", parser_class=Parser)
+    for name, run, text in (
+        ("init", _config_init, "write a commented configuration"),
+        ("check", _config_check, "say what is wrong with a configuration, line by line"),
+        ("show", _config_show, "print a configuration with every default filled in"),
+        ("schema", _config_schema, "print the JSON Schema, for editors"),
+    ):
+        child = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        child.set_defaults(run=run)
+        _add_verbose(child, default=argparse.SUPPRESS)
+        parser.commands[name] = child
+    default = Path("deblurd.toml")
+    init = parser.commands["init"]
+    init.add_argument(
+        "file", type=Path, nargs="?", default=default, metavar="FILE", help=f"default: {default}"
+    )
+    init.add_argument(
+        "--example", metavar="NAME", help="simulator, democam or hardware in place of every setting"
+    )
+    for name in ("check", "show"):
+        parser.commands[name].add_argument("file", type=Path, metavar="FILE")
+
+
+def _run_words(parser: Parser) -> None:
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="from `deblurd config init`"
+    )
+
+
+def _demo_words(parser: Parser) -> None:
+    default = DemoOptions()
+    add = parser.add_argument
+    add("--slide", type=Path, metavar="IMAGE", help="PNG, TIFF or SVS; generated tissue if absent")
+    add(
+        "--pixel-size-um",
+        type=float,
+        metavar="F",
+        help="of the camera on the slide; the image's own, else 0.5",
+    )
+    add(
+        "--area-mm",
+        type=float,
+        nargs=2,
+        metavar=("W", "H"),
+        help="width and height to scan; the whole slide if absent",
+    )
+    add(
+        "--fov-px",
+        type=int,
+        default=default.fov_px,
+        metavar="N",
+        help="side of the camera's field (%(default)s)",
+    )
+    add("--overlap", type=float, default=default.overlap, metavar="F", help="share of a tile (%(default)s)")
+    add("--exposure-ms", type=float, default=default.exposure_ms, metavar="F", help="(%(default)s)")
+    add("--speed-um-s", type=float, metavar="F", help="of the stage; or say --blur-px")
+    add(
+        "--blur-px",
+        type=float,
+        metavar="F",
+        help="travel of the image during an exposure, which sets the speed",
+    )
+    add("--model", default=default.model, metavar="NAME", help='or "wiener", "raw" (%(default)s)')
+    add("--seed", type=int, default=default.seed, metavar="N", help="of tissue and noise (%(default)s)")
+    add("--output", type=Path, default=default.output, metavar="DIR", help="(%(default)s)")
+    add("--report", type=Path, metavar="FILE.json", help="write the figures here too")
+
+
+def _deblur_words(parser: Parser) -> None:
+    add = parser.add_argument
+    add("images", type=Path, nargs="+", metavar="IMAGE")
+    add(
+        "--motion",
+        type=float,
+        nargs=2,
+        required=True,
+        metavar=("DY", "DX"),
+        help="travel of the image during the exposure, in pixels, down and right",
+    )
+    add(
+        "--encoding",
+        choices=("srgb", "linear"),
+        default="srgb",
+        help="what a pixel value means (%(default)s)",
+    )
+    add("--model", default="fast", metavar="NAME", help='or "wiener" (%(default)s)')
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
