@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator
 
 from deblurd.frames import Encoding
 
 NonNegativeFinite = Annotated[FiniteFloat, Field(ge=0)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
+Mebibytes = Annotated[int, Field(gt=0, le=1_000_000)]
+Side = Annotated[int, Field(ge=32, le=16384)]
 
 
 class Section(BaseModel):
@@ -52,7 +54,7 @@ class MicroscopeSettings(Section):
     latency_ms: NonNegativeFinite | None = Field(
         None, description="end of exposure to arrival of the frame, ms, mean; what the device says, else 0"
     )
-    buffer_mb: PositiveInt = Field(512, description="size of Micro-Manager's image buffer, MiB")
+    buffer_mb: Mebibytes = Field(512, description="size of Micro-Manager's image buffer, MiB")
     stage_poll_ms: Positive = Field(5.0, description="pause between two readings of the stage, ms")
     hang_s: Positive = Field(5.0, description="a camera silent for longer, s, is reported as hanging")
 
@@ -77,7 +79,7 @@ class SimulatorSettings(Section):
     seed: int = Field(
         1, ge=0, description="start of the random numbers that make the generated tissue and all noise"
     )
-    fov_px: tuple[PositiveInt, PositiveInt] = Field((512, 512), description="height, width of the camera, px")
+    fov_px: tuple[Side, Side] = Field((512, 512), description="height, width of the camera, px")
     color: bool = Field(True, description="true: the camera is RGB; false: it is mono")
     bit_depth: Literal[8, 16] = Field(8, description="bits of a pixel value")
     frames_per_s: Positive = Field(30.0, description="frames of the camera per second")
@@ -154,13 +156,16 @@ class DeblurSettings(Section):
 
     model: str = Field(
         "fast",
+        min_length=1,
         description='folder name under models/, a path to one, "wiener" (no network) or "raw" (nothing)',
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: the GPU where it works, else the CPU; cuda: the GPU or an error"
     )
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads of ONNX Runtime; 0: all cores")
-    batch: PositiveInt = Field(4, description="tiles handed to the model at once")
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="CPU threads of ONNX Runtime; 0: all cores"
+    )
+    batch: Annotated[int, Field(gt=0, le=1024)] = Field(4, description="tiles handed to the model at once")
     sharp_below_px: NonNegativeFinite = Field(
         0.7, description="a tile whose motion is shorter, px, stays as it is"
     )
@@ -187,7 +192,7 @@ class MosaicSettings(Section):
     refresh_s: Positive = Field(
         5.0, description="an unfinished part of the mosaic is written this long after its last tile, s"
     )
-    memory_mb: PositiveInt = Field(64, description="cap of the tile cache, MiB")
+    memory_mb: Mebibytes = Field(64, description="cap of the tile cache, MiB")
     shading: Literal["auto", "off"] = Field(
         "auto", description="auto: even out vignetting, measured from overlapping tiles; off: leave it"
     )
