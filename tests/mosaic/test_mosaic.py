@@ -27,7 +27,7 @@ def picture(height: int, width: int, channels: int = 3, seed: int = 1) -> NDArra
     rng = np.random.default_rng(seed)
     image = cv2.GaussianBlur(rng.normal(0, 1, (height, width, channels)).astype(np.float32), (0, 0), 2.5)
     image = image.reshape(height, width, channels)
-    return np.clip(128 + 45 * image / image.std(), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 45 * image / image.std(), 0, 255), dtype=np.uint8)
 
 
 def view(image: NDArray[Any], centre_px: NDArray[np.float64], affine: PixelToStage) -> NDArray[Any]:
@@ -57,7 +57,9 @@ class Scan:
         self.centres = [np.array(c, dtype=np.float64) for c in itertools.product(ys, xs)]
         self.tiles = [view(self.image, centre, affine) for centre in self.centres]
         inverse = np.linalg.inv(affine.rotation)
-        self.places = [Place(*(inverse @ centre).tolist(), 0.1) for centre in self.centres]
+        self.places = [
+            Place(float(y), float(x), 0.1) for y, x in (inverse @ centre for centre in self.centres)
+        ]
 
     def writer(self, folder: Path, **options: Any) -> MosaicWriter:
         folder.mkdir(exist_ok=True)
