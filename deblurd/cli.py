@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace) -> None:
 def _print_slides(report: Report) -> None:
     for slide in report.slides:
         print(f"{slide.folder.path}: {slide.tiles} tiles")
-    lost = ", ".join(f"{count} by {cause}" for cause, count in report.lost.items() if count)
+    lost = ", ".join(f"{cause} {count}" for cause, count in report.lost.items() if count)
     print(f"{report.frames} frames, lost: {lost or 'none'}")
     if not report.slides:
         print("No slide was begun: nothing new came under the objective.")

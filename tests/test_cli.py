@@ -227,7 +227,7 @@ def test_run_says_where_each_slide_lies_and_what_was_lost_even_after_an_error(
     code, out, err = typed("run", "--config", file)
     assert code == 69
     assert closed == [True]
-    assert f"{tmp_path / 's'}: 7 tiles\n9 frames, lost: 2 by camera\n" in out
+    assert f"{tmp_path / 's'}: 7 tiles\n9 frames, lost: camera 2\n" in out
     assert "the camera is gone" in err
 
 

@@ -6,7 +6,6 @@ import difflib
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from deblurd.errors import ModelError
 from deblurd.frames import MotionVector
+from deblurd.resources import models_folders
 
 MANIFEST = "manifest.json"
 BUILT_IN = {"wiener": (0.0, 200.0), "raw": (0.0, 0.0)}
@@ -120,12 +120,6 @@ class Model:
                     f"{path} is not the file that {MANIFEST} describes (sha256 {digest[:12]}... in place of "
                     f"{file.sha256[:12]}...): install the model again, or export it with its manifest"
                 )
-
-
-def models_folders() -> list[Path]:
-    """Where models are looked for: the checkout's models/, else the copy in the installed package."""
-    package = Path(str(resources.files("deblurd")))
-    return [folder for folder in (package.parent / "models", package / "_models") if folder.is_dir()]
 
 
 def available_models() -> list[str]:
