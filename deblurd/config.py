@@ -89,7 +89,7 @@ def allowed(prop: Mapping[str, Any]) -> str:
         ("pattern", "like"),
     ):
         if key in prop:
-            words.append(f"{word} {prop[key]:g}" if key != "pattern" else f"{word} {prop[key]}")
+            words.append(f"{word} {prop[key]}".removesuffix(".0"))
     return " ".join(filter(None, words))
 
 
