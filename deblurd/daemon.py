@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,12 @@ from deblurd.slides.painter import Camera
 from deblurd.track.tracker import Tracker
 
 log = logging.getLogger(__name__)
+
+STEADY_FRAMES = 24
+"""So many frames at an even pace, and the camera's beat is known."""
+
+READY_S = 10.0
+"""The longest wait for the camera's beat before the stage sets out."""
 
 SETTLE_S = 1.0
 """After the last lane: time for the frames that are still on their way."""
@@ -154,10 +161,20 @@ class Daemon:
     def _acquire(self, driver: Driver | None) -> None:
         try:
             self._tracker.start()
-            if driver is not None:
-                driver.start()
+            waiting = driver
+            arrivals: deque[float] = deque(maxlen=STEADY_FRAMES)
             for frame in self._counted(driver):
-                for chosen, tile in self._tracker.feed(frame):
+                chosen_tiles = self._tracker.feed(frame)
+                if waiting is not None:
+                    # nothing is chosen while the stage waits at the start for the camera's beat to be known
+                    for _ in chosen_tiles:
+                        pass
+                    arrivals.append(frame.arrived_s)
+                    if _is_steady(arrivals) or time.perf_counter() - self._first_frame_s > READY_S:
+                        waiting.start()
+                        waiting = None
+                    continue
+                for chosen, tile in chosen_tiles:
                     self._take(chosen, tile)
                 self._end_if_over()
             for chosen, tile in self._tracker.drain():
@@ -297,3 +314,11 @@ class Daemon:
         driver = Driver(self.microscope, lanes, scan.speed_um_s)
         driver.go_to_start()
         return driver
+
+
+def _is_steady(arrivals: Sequence[float]) -> bool:
+    """Whether the last frames came at an even pace, so that their clock can be trusted."""
+    if len(arrivals) < STEADY_FRAMES:
+        return False
+    waits = np.diff(np.array(arrivals))
+    return float(waits.max()) < 1.5 * float(np.median(waits))

@@ -83,7 +83,7 @@ class MotionVector:
     def at(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
         """Offsets (n, 2), (y, x) px, at the exposure fractions `u` (n,) in [-1/2, 1/2]."""
         d, b = np.array([self.dy, self.dx]), np.array([self.bend_dy, self.bend_dx])
-        return u[:, None] * d + (4.0 * u**2 - 1.0 / 3.0)[:, None] * b
+        return np.asarray(u[:, None] * d + (4.0 * u**2 - 1.0 / 3.0)[:, None] * b, dtype=np.float64)
 
     @classmethod
     def from_path(

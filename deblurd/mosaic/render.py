@@ -179,14 +179,11 @@ class Brush:
         if np.abs(part).max() < 1e-3:
             values = np.asarray(piece, np.float32)
         else:
-            values = cv2.sepFilter2D(
-                piece,
-                cv2.CV_32F,
-                _lanczos(part[1]),
-                _lanczos(part[0]),
-                anchor=(3, 3),
-                borderType=cv2.BORDER_REPLICATE,
+            taps = _lanczos(part[1]), _lanczos(part[0])
+            shifted = cv2.sepFilter2D(
+                piece, cv2.CV_32F, *taps, anchor=(3, 3), borderType=cv2.BORDER_REPLICATE
             )
+            values = np.asarray(shifted, np.float32)
         values = values.reshape(*piece.shape[:2], -1)
         inner = slice(whole[0] - y0, whole[0] - y0 + size[0]), slice(whole[1] - x0, whole[1] - x0 + size[1])
         outer = slice(whole[0], whole[0] + size[0]), slice(whole[1], whole[1] + size[1])

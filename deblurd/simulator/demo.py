@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,6 +33,8 @@ from deblurd.slides.repaint import paint_raw
 
 SETTLE_S = 0.25
 """What a stop-and-stare microscope waits for at each field until the stage stands still."""
+
+_STRIP_PX = 512
 
 RATED_TILES = 32
 """On how many tiles the engine's own rate is taken."""
@@ -90,6 +92,7 @@ def run_demo(
     settings = demo_settings(options, slide.pixel_size_um, slide.size_um)
     daemon = Daemon(settings)
     try:
+        _look_ahead(daemon)
         run = daemon.run(on_status, stop or threading.Event())
         report = _report(daemon, run.slides[0], settings) if run.slides else {}
     finally:
@@ -97,6 +100,15 @@ def run_demo(
     if options.report is not None:
         options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _look_ahead(daemon: Daemon) -> None:
+    """Has generated tissue made before the stage moves, as a real slide is there before it is scanned."""
+    scan, slide = daemon.settings.scan, cast(Any, daemon.microscope.simulation).slide
+    assert scan.area_mm is not None
+    width, height = (math.ceil(side * 1000 / slide.pixel_size_um) for side in scan.area_mm)
+    for y in range(0, height, _STRIP_PX):
+        slide.region(y, 0, min(_STRIP_PX, height - y), width)
 
 
 def _report(daemon: Daemon, finished: Finished, settings: Settings) -> dict[str, Any]:
@@ -147,7 +159,9 @@ def _engine_rate(daemon: Daemon, finished: Finished, tiles: list[Tile]) -> float
 def _stop_and_stare_s(settings: Settings, pixel_size_um: float) -> float:
     """The time that a stage needs which stops at each field of the same area with the same overlap."""
     scan, simulator = settings.scan, settings.simulator
-    assert scan.area_mm is not None and scan.speed_um_s is not None and simulator is not None
+    assert scan.area_mm is not None
+    assert scan.speed_um_s is not None
+    assert simulator is not None
     fov_um = np.array([simulator.fov_px[1], simulator.fov_px[0]]) * pixel_size_um
     step_um = fov_um * (1 - scan.overlap)
     fields = np.ceil(np.maximum(np.array(scan.area_mm) * 1000 - fov_um, 0) / step_um) + 1

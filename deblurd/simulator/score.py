@@ -63,7 +63,7 @@ def score_mosaic(mosaic: Path, slide: VirtualSlide, offset_um: NDArray[np.float6
         sums += [(a * a).sum(), (a * b).sum(), (b * b).sum(), a.size]
         if min(covered.shape) >= 32:
             axis = 2 if seen.ndim == 3 else None
-            _, similarity = structural_similarity(
+            _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
                 true,
                 seen,
                 gaussian_weights=True,
