@@ -29,7 +29,7 @@ OUTLIER_SIGMA = 6.0
 """A match that is further off than this in the end is left out."""
 
 MATRIX_SIGMA = 0.01
-MATRIX_LIMIT = 0.04
+MATRIX_LIMIT = 0.035
 """How wrong the configured affine is expected to be, relative, and how wrong the pixels may say that it is."""
 
 NEAR_PX = 0.3

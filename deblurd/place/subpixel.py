@@ -22,7 +22,7 @@ MIN_SCORE = 0.35
 """Right matches of H&E score 0.7 and more, of noisy or nearly empty overlaps 0.35; wrong ones up to 0.3."""
 
 MIN_EVIDENCE = 1.5
-"""Of atanh(score) * sqrt(features): two lone cells match any two others, and only many features are no accident."""
+"""Of atanh(score) * sqrt(features): the fewer details an overlap shows, the better they must match."""
 
 MIN_OVERLAP_PX = 14
 """An overlap narrower than this, along an axis, says nothing."""
@@ -69,13 +69,14 @@ def refine(a: Pixels, b: Pixels, shift: Vector) -> Match | None:
 
     None where they overlap by less than MIN_OVERLAP_PX along an axis, or show nothing to hold on to.
     """
-    match = _refine(a, b, shift, SMOOTH_PX[0])
-    if match is None or match.score >= _NOISY_SCORE:
-        return match
-    smoother = _refine(a, b, match.shift, SMOOTH_PX[1])
-    if smoother is not None and np.trace(smoother.covariance) < np.trace(match.covariance):
-        return smoother
-    return match
+    best = _refine(a, b, shift, SMOOTH_PX[0])
+    for smooth_px in SMOOTH_PX[1:]:
+        if best is None or best.score >= _NOISY_SCORE:
+            return best
+        smoother = _refine(a, b, best.shift, smooth_px)
+        if smoother is not None and np.trace(smoother.covariance) < np.trace(best.covariance):
+            best = smoother
+    return best
 
 
 def crops(a: Pixels, b: Pixels, shift: NDArray[np.int_]) -> tuple[Pixels, Pixels] | None:

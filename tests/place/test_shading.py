@@ -1,0 +1,68 @@
+"""Light that falls off, found from tiles that show the same specimen at two places of the sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from scan_sets import Scan, ScanSet
+
+from deblurd.place.pairwise import prepare
+from deblurd.place.shading import Shading
+
+SMALL = ScanSet(rows=4, columns=4, tile_px=384, overlap=0.2)
+
+
+def measured(scan: Scan) -> Shading:
+    """Shading fed with every overlap along an axis, at the true shifts."""
+    shading = Shading(scan.pixels[0].shape, scan.encoding)
+    grey = [prepare(pixels).grey for pixels in scan.pixels]
+    size = grey[0].shape[0]
+    for j in range(len(grey)):
+        for i in range(j):
+            shift = scan.truth[j] - scan.truth[i]
+            if np.prod(np.maximum(0, size - np.abs(shift))) > 0.1 * size**2:
+                shading.add(grey[i], grey[j], shift)
+    return shading
+
+
+@pytest.mark.parametrize("vignetting", [0.15, 0.30])
+@pytest.mark.parametrize(("dtype", "color"), [("uint8", True), ("uint16", False)])
+def test_vignetting_is_found_to_one_percent(
+    scan_of: Callable[[ScanSet], Scan], vignetting: float, dtype: str, color: bool
+) -> None:
+    scan = scan_of(SMALL.but(vignetting=vignetting, dtype=dtype, color=color))
+    gain = measured(scan).gain()
+    assert gain is not None
+    assert gain.shape == (32, 32)
+    assert gain.dtype == np.float32
+    assert gain.mean() == pytest.approx(1.0, abs=1e-6)
+    truth = cv2.resize(1 / scan.vignette, gain.shape, interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(gain, truth / truth.mean(), atol=0.01)
+
+
+def test_even_light_stays_as_it_is(scan_of: Callable[[ScanSet], Scan]) -> None:
+    gain = measured(scan_of(SMALL.but(vignetting=0.0))).gain()
+    assert gain is not None
+    np.testing.assert_allclose(gain, 1.0, atol=0.01)
+
+
+def test_too_little_evidence_gives_nothing() -> None:
+    shading = Shading((128, 128), "srgb")
+    assert shading.gain() is None
+    grey = np.full((128, 128), 100, np.uint8)
+    shading.add(grey, grey, np.array([0.0, 64.0]))
+    assert shading.gain() is None
+    shading.add(grey, grey, np.array([0.0, 120.0]))
+    shading.add(grey, grey, np.array([500.0, 0.0]))
+
+
+def test_dark_and_burnt_out_blocks_have_no_say() -> None:
+    shading = Shading((512, 512), "linear")
+    for level in (0, 1, 255):
+        grey = np.full((512, 512), level, np.uint8)
+        for _ in range(20):
+            shading.add(grey, grey, np.array([0.0, 200.0]))
+    assert shading.gain() is None
