@@ -1,6 +1,8 @@
-"""Which frames become tiles: those that see ground which would be lost otherwise."""
+"""Which frames become tiles: those without which ground would be lost, or the chain of overlaps would break."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,75 +10,152 @@ from numpy.typing import NDArray
 from deblurd.frames import Pose
 from deblurd.geometry import PixelToStage
 
-_CELLS = 12
+_CELLS = 16
 _BLOCK = 64
-_WORTH = 0.15
-_SLACK_CELLS = 0.5
+_MARGIN = 0.5
+_REST_CELLS = 0.25
+_REST_FRAMES = 3
+_WORTH_A_REST = 0.1
 
-Cell = tuple[int, int]
+Choice = Literal["none", "before", "this"]
+Floats = NDArray[np.float64]
+Cells = NDArray[np.int64]
 
 
 class TileChooser:
-    """Chooses, frame by frame, whether the frame before must be kept.
+    """Decides frame by frame, from the poses, which frame becomes a tile.
 
-    The ground is cut into cells, twelve to a side of a tile's core (the tile less half the wanted overlap on each side). When ground leaves the view that
-    no tile's core has covered yet, the frame that still saw it becomes a tile. So no ground that a frame has seen is missed, whatever way the
-    stage goes, and neighbouring tiles share at least the wanted overlap. A sliver under 15 % of what leaves the view is let go: it lies within the overlap.
-    What is in view is taken half a cell larger than what leaves it, so that the noise of poses makes no cell come and go.
-    Memory: 4 kB for each patch of 5 x 5 tiles or so.
+    The ground is cut into cells, sixteen to the shorter side of a frame. "before", the frame before this one, is chosen when this one sees new
+    ground but no tile shares the wanted overlap with it any more, or when ground leaves the view that no tile holds: so a
+    path that turns anywhere loses nothing but a margin (half the overlap) at the outer border. "this" is chosen when it is the first,
+    or when the stage rests over new ground. On old ground nothing is chosen. The cost of a frame does not grow with the tiles;
+    memory: 4 kB for each patch of 4 x 4 tiles.
+
+    overlap: share of a tile's area in (0, 1) that it has in common with another.
     """
 
     def __init__(self, affine: PixelToStage, shape: tuple[int, ...], overlap: float) -> None:
-        core_px = (1 - overlap) * np.array(shape[:2], dtype=np.float64)
         self._inverse = np.linalg.inv(affine.matrix)
-        self._half_px = core_px / 2
-        self._cell_px = float(core_px.min()) / _CELLS
-        self._cell_um = self._cell_px * affine.pixel_size_um
-        corners = affine.to_stage(np.array([[1, 1], [1, -1]]) * self._half_px)
-        self._reach = int(np.ceil(np.abs(corners).max() / self._cell_um)) + 1
-        self._covered: dict[Cell, NDArray[np.bool_]] = {}
-        self._before: Pose | None = None
+        self._size_px = np.array(shape[:2], dtype=np.float64)
+        self._overlap = overlap
+        self._cell_um = float(self._size_px.min()) / _CELLS * affine.pixel_size_um
+        corners = affine.to_stage(np.array([[1, 1], [1, -1]]) * self._size_px / 2)
+        self._reach_um = float(np.linalg.norm(corners, axis=1).max())
+        span = np.arange(-int(self._reach_um / self._cell_um) - 2, int(self._reach_um / self._cell_um) + 3)
+        self._window = np.stack(np.meshgrid(span, span, indexing="ij"), axis=-1).reshape(-1, 2)
+        self._ground = _Ground()
+        self._tiles: dict[tuple[int, int], list[Floats]] = {}
+        self._before: Floats | None = None
+        self._before_is_tile = False
+        self._resting = 0
 
-    def see(self, pose: Pose) -> bool:
-        """The next frame's pose. True if the frame before it must become a tile."""
-        before, self._before = self._before, pose
-        if before is None:
-            return False
-        leaving = self._cells(before) - self._cells(pose, _SLACK_CELLS)
-        return self._take(before, leaving, _WORTH * len(leaving))
+    def see(self, pose: Pose) -> Choice:
+        """The next frame's pose."""
+        at = pose.yx_um
+        before, was_tile = self._before, self._before_is_tile
+        self._before, self._before_is_tile = at, False
+        if before is None and not self._tiles:
+            return self._take_this(at)
+        view = self._view(at)
+        new = view[~self._ground.holds(view)]
+        if before is not None and not was_tile and self._must_take(before, at, view, len(new) > 0):
+            self._take(before)
+            new = new[~self._ground.holds(new)]
+            choice: Choice = "before"
+        else:
+            choice = "none"
+        rests = before is not None and float(np.linalg.norm(at - before)) < _REST_CELLS * self._cell_um
+        self._resting = self._resting + 1 if rests else 0
+        if choice == "none" and self._resting >= _REST_FRAMES and len(new) > _WORTH_A_REST * len(view):
+            return self._take_this(at)
+        return choice
 
     def last(self) -> bool:
         """No frame follows. True if the last one must become a tile."""
-        before, self._before = self._before, None
-        if before is None:
+        at, was_tile = self._before, self._before_is_tile
+        self._before = None
+        if at is None or was_tile or self._ground.holds(self._view(at)).all():
             return False
-        leaving = self._cells(before)
-        return self._take(before, leaving, 0.5 * _WORTH * len(leaving))
-
-    def _take(self, pose: Pose, leaving: frozenset[Cell], let_go: float) -> bool:
-        if sum(not self._is_covered(cell) for cell in leaving) <= let_go:
-            return False
-        self._cover(self._cells(pose, _SLACK_CELLS))
+        self._take(at)
         return True
 
-    def _cells(self, pose: Pose, slack: float = 0.0) -> frozenset[Cell]:
-        """The cells whose centres lie in the core of a frame at `pose`, or within `slack` cells of it."""
-        centre = np.floor(pose.yx_um / self._cell_um).astype(int)
-        span = np.arange(-self._reach, self._reach + 1)
-        cells = np.stack(np.meshgrid(centre[0] + span, centre[1] + span, indexing="ij"), axis=-1).reshape(
-            -1, 2
-        )
-        pixels = ((cells + 0.5) * self._cell_um - pose.yx_um) @ self._inverse.T
-        inside = (np.abs(pixels) <= self._half_px + slack * self._cell_px).all(axis=1)
-        return frozenset(map(tuple, cells[inside].tolist()))
+    def _must_take(self, before: Floats, at: Floats, view: Cells, sees_new: bool) -> bool:
+        if sees_new and self._shared(at) < self._overlap:
+            return True
+        leaving = self._view(before)
+        leaving = leaving[~self._inside(leaving, at, 1.0)]
+        return not bool(self._ground.holds(leaving).all())
 
-    def _is_covered(self, cell: Cell) -> bool:
-        block = self._covered.get((cell[0] // _BLOCK, cell[1] // _BLOCK))
-        return block is not None and bool(block[cell[0] % _BLOCK, cell[1] % _BLOCK])
+    def _take_this(self, at: Floats) -> Choice:
+        self._take(at)
+        self._before_is_tile = True
+        return "this"
 
-    def _cover(self, cells: frozenset[Cell]) -> None:
-        for y, x in cells:
-            block = self._covered.setdefault(
-                (y // _BLOCK, x // _BLOCK), np.zeros((_BLOCK, _BLOCK), dtype=bool)
-            )
-            block[y % _BLOCK, x % _BLOCK] = True
+    def _take(self, at: Floats) -> None:
+        self._tiles.setdefault(self._bin(at), []).append(at)
+        cells = self._cells(at)
+        self._ground.hold(cells[self._inside(cells, at, 1.0)])
+
+    def _shared(self, at: Floats) -> float:
+        """The largest share of area that a frame at `at` has in common with one tile."""
+        row, column = self._bin(at)
+        near = [
+            tile
+            for i in (row - 1, row, row + 1)
+            for j in (column - 1, column, column + 1)
+            for tile in self._tiles.get((i, j), ())
+        ]
+        if not near:
+            return 0.0
+        off_px = np.abs((np.array(near) - at) @ self._inverse.T)
+        return float(np.clip(1 - off_px / self._size_px, 0, None).prod(axis=1).max())
+
+    def _bin(self, at: Floats) -> tuple[int, int]:
+        i, j = np.floor(at / (2 * self._reach_um)).astype(int)
+        return int(i), int(j)
+
+    def _view(self, at: Floats) -> Cells:
+        """The cells that a frame at `at` sees, but for a margin at its border."""
+        cells = self._cells(at)
+        return np.asarray(cells[self._inside(cells, at, 1 - 2 * _MARGIN * self._overlap)])
+
+    def _cells(self, at: Floats) -> Cells:
+        return np.asarray(self._window + np.floor(at / self._cell_um).astype(np.int64))
+
+    def _inside(self, cells: Cells, at: Floats, share: float) -> NDArray[np.bool_]:
+        """Which cells have their centres in the middle `share` (of each side) of a frame at `at`."""
+        pixels = ((cells + 0.5) * self._cell_um - at) @ self._inverse.T
+        return np.asarray((np.abs(pixels) <= share * self._size_px / 2).all(axis=1))
+
+
+class _Ground:
+    """Cells that tiles hold, as bits in square blocks."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[int, int], NDArray[np.bool_]] = {}
+
+    def holds(self, cells: Cells) -> NDArray[np.bool_]:
+        held = np.zeros(len(cells), dtype=bool)
+        for key, rows in _by_block(cells):
+            if (block := self._blocks.get(key)) is not None:
+                within = cells[rows] % _BLOCK
+                held[rows] = block[within[:, 0], within[:, 1]]
+        return held
+
+    def hold(self, cells: Cells) -> None:
+        for key, rows in _by_block(cells):
+            block = self._blocks.setdefault(key, np.zeros((_BLOCK, _BLOCK), dtype=bool))
+            within = cells[rows] % _BLOCK
+            block[within[:, 0], within[:, 1]] = True
+
+
+def _by_block(cells: Cells) -> list[tuple[tuple[int, int], NDArray[np.bool_]]]:
+    blocks = cells // _BLOCK
+    if len(cells) == 0:
+        return []
+    low, high = blocks.min(axis=0), blocks.max(axis=0)
+    return [
+        ((i, j), (blocks == (i, j)).all(axis=1))
+        for i in range(int(low[0]), int(high[0]) + 1)
+        for j in range(int(low[1]), int(high[1]) + 1)
+    ]

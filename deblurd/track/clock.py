@@ -1,118 +1,189 @@
-"""When a frame was exposed: arrivals, snapped to the camera's own steady beat."""
+"""When a frame was exposed: a robust line through arrival times against the camera's beats."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
-_HISTORY = 200
+_HISTORY = 1024
 _LEAST = 8
-_RECENT = 40
-_SPREAD_PERIODS = 0.15
+_FIT_EACH = 8
+_RECENT = 32
+_CLIP = 6.0
+_DRIFT = 5.0
+_CLEAR_PERIODS = 0.15
+_BEAT_PERIODS = 0.12
+_MEAN_PERIODS = 0.08
+_CONFIRMED_BY = 3
+
+Floats = NDArray[np.float64]
 
 
 class FrameClock:
     """Turns frame numbers of one camera sequence into times of exposure.
 
-    Frames arrive late by a constant latency and a jitter, now and then much later (the computer was busy), and a driver may leave exposures out without
-    a gap in the numbers. But the camera's beat is steady: every arrival belongs to one beat of an even grid, so the grid
-    (a robust line through many arrivals) is far better than each arrival, and an exposure that was left out moves nothing but its own beat.
+    Frames arrive late by a constant latency and a jitter, now and then much later (the computer was busy), but their camera keeps a
+    steady beat. So a line through many arrivals is far better than each of them. A driver may leave exposures out
+    without a gap in the numbers: all later frames then come late by whole periods, whereas a frame that is merely late is
+    followed by one that is not. So the beats left out before a frame are the least lateness, in whole periods, of all frames from there on.
+    Where the jitter is not small against the period, lateness is averaged over as many frames as it takes to tell. Memory:
+    the last 1,024 frames, fewer where the camera's pace wanders.
     """
 
     def __init__(self, exposure_ms: float, latency_ms: float) -> None:
         self._exposure_s, self._latency_s = exposure_ms / 1000, latency_ms / 1000
         self._numbers: deque[int] = deque(maxlen=_HISTORY)
         self._arrived: deque[float] = deque(maxlen=_HISTORY)
-        self._beats: deque[float] = deque(maxlen=_HISTORY)
+        self._skipped: Floats = np.zeros(0)
         self._line: tuple[float, float] | None = None
+        self._jitter_s = math.inf
+        self._seen = 0
 
     def see(self, number: int, arrived_s: float) -> None:
-        """The next frame of the sequence."""
-        steps = float(number - self._numbers[-1]) if self._numbers else 1.0
+        """The next frame of the sequence; numbers rise."""
         self._numbers.append(number)
         self._arrived.append(arrived_s)
-        if self._line is None:
-            self._start()
+        self._seen += 1
+        if len(self._numbers) < _LEAST:
             return
-        offset, period = self._line
-        beat = float(np.rint((arrived_s - offset) / period))
-        if beat < self._beats[-1] + steps:
-            # two frames never share a beat: the one before came so late that it took the next one's
-            before = self._beats[-2] if len(self._beats) > 1 else -np.inf
-            self._beats[-1] = max(beat - steps, before + 1)
-        self._beats.append(max(beat, self._beats[-1] + steps))
-        self._fit()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the arrivals lie on a grid."""
-        return self._line is not None
+        numbers, arrived = np.array(self._numbers, dtype=np.float64), np.array(self._arrived)
+        if self._line is None or self._seen <= 2 * _LEAST or self._is_lost(numbers, arrived, self._line):
+            self._keep(2 * _RECENT)
+            numbers, arrived = numbers[-2 * _RECENT :], arrived[-2 * _RECENT :]
+            self._line = _first_line(numbers, arrived)
+        self._skipped = self._left_out(numbers, arrived, self._line)
+        if self._seen < 2 * _RECENT or self._seen % _FIT_EACH == 0:
+            self._fit(numbers, arrived)
 
     @property
     def period_s(self) -> float | None:
         return None if self._line is None else self._line[1]
 
     @property
-    def missed(self) -> int:
-        """Beats of the last 200 frames that brought no frame and left no gap in the numbers."""
+    def sigma_s(self) -> float:
+        """Uncertainty of exposure times (one standard deviation), but for an error of the latency; inf before the line stands."""
+        return 2 * self._jitter_s / math.sqrt(max(len(self._numbers), 1))
+
+    def is_settled(self, number: int) -> bool:
+        """Whether frames after `number` have shown that it was not merely late."""
         if self._line is None:
-            return 0
-        return int(self._beats[-1] - self._beats[0]) - (self._numbers[-1] - self._numbers[0])
+            return False
+        i = self._index(number)
+        return i < len(self._skipped) - _CONFIRMED_BY or bool(
+            self._skipped[i] <= self._skipped[max(-1 - _CONFIRMED_BY, -len(self._skipped))]
+        )
 
     def exposure(self, number: int) -> tuple[float, float, float] | None:
-        """Start, middle and end (s) of the exposure of frame `number`; None before the grid stands."""
+        """Start, middle and end (s) of the exposure of frame `number`, one of the last; None before the line stands."""
         if self._line is None:
             return None
         offset, period = self._line
-        back = self._numbers[-1] - number
-        i = int(np.searchsorted(np.array(self._numbers), number))
-        beat = (
-            self._beats[i] if i < len(self._beats) and self._numbers[i] == number else self._beats[-1] - back
-        )
-        end_s = offset + period * float(beat) - self._latency_s
+        end_s = offset + period * (number + float(self._skipped[self._index(number)])) - self._latency_s
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
 
-    def _start(self) -> None:
-        """Finds the beat in the arrivals so far."""
-        if len(self._numbers) < _LEAST:
-            return
-        n, t = np.array(self._numbers, dtype=np.float64)[-_RECENT:], np.array(self._arrived)[-_RECENT:]
-        steps, waits = np.diff(n), np.diff(t)
-        # exposures that are left out make waits longer: the short ones are the beat
-        period = float(np.percentile(waits / steps, 25))
-        if period <= 0:
-            return
-        beats = np.concatenate([[0.0], np.cumsum(np.rint(waits / period))])
-        offset, period = _robust_line(beats, t - t[0])
-        if period <= 0:
-            return
-        beats = np.rint((t - t[0] - offset) / period)
-        self._numbers, self._arrived = (
-            deque(kept, maxlen=_HISTORY) for kept in (n.astype(int).tolist(), t.tolist())
-        )
-        self._beats = deque(beats.tolist(), maxlen=_HISTORY)
-        self._fit()
+    def _index(self, number: int) -> int:
+        """Where `number` stands in the history, or would stand."""
+        i = int(np.searchsorted(np.array(self._numbers), number))
+        return min(i, len(self._skipped) - 1)
 
-    def _fit(self) -> None:
-        beats, t = np.array(self._beats), np.array(self._arrived)
-        offset, period = _robust_line(beats, t - t[0])
-        spread = float(np.median(np.abs(t - t[0] - offset - period * beats)[-_RECENT:]))
-        self._line = (t[0] + offset, period) if 0 <= spread < _SPREAD_PERIODS * period else None
+    def _is_lost(self, numbers: Floats, arrived: Floats, line: tuple[float, float]) -> bool:
+        """Whether the frames of late keep a beat, but not that of the line."""
+        offset, period = line
+        recent = arrived[-_RECENT:]
+        off_beat = (recent - offset) / period
+        return _off_beat(off_beat) > _CLEAR_PERIODS and _beat_of(numbers[-_RECENT:], recent) is not None
+
+    def _left_out(self, numbers: Floats, arrived: Floats, line: tuple[float, float]) -> Floats:
+        """Beats left out before each frame."""
+        offset, period = line
+        late = (arrived - offset) / period - numbers
+        # measured against the nearest beat, so that a wrong count of beats does not look like jitter
+        if _off_beat(late[-_RECENT:]) > _CLEAR_PERIODS:
+            size = int(min((self._jitter_s / (_MEAN_PERIODS * period)) ** 2 + 1, len(late)))
+            sums = np.concatenate([[0.0], np.cumsum(late)])
+            means = (sums[size:] - sums[:-size]) / size
+            late = np.concatenate([means, np.full(size - 1, means[-1])])
+        return np.asarray(np.minimum.accumulate(np.rint(late)[::-1])[::-1])
+
+    def _fit(self, numbers: Floats, arrived: Floats) -> None:
+        while True:
+            for _ in range(2):
+                offset, period, residual, jitter = _robust_line(numbers + self._skipped, arrived)
+                self._line, self._jitter_s = (offset, period), jitter
+                self._skipped = self._left_out(numbers, arrived, self._line)
+            drift = abs(float(residual[-_RECENT:].mean()))
+            if (
+                drift < _DRIFT * jitter / math.sqrt(min(_RECENT, len(residual))) + 1e-5
+                or len(numbers) < 2 * _RECENT
+            ):
+                break
+            # the pace has wandered: what is long ago tells nothing of now
+            half = len(numbers) // 2
+            self._keep(half)
+            numbers, arrived, self._skipped = numbers[-half:], arrived[-half:], self._skipped[-half:]
+
+    def _keep(self, frames: int) -> None:
+        while len(self._numbers) > frames:
+            self._numbers.popleft()
+            self._arrived.popleft()
 
 
-def _robust_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Offset and slope: least squares, with values left out that are far off."""
-    origin = float(x.mean())
+def _off_beat(periods: Floats) -> float:
+    """How far values typically lie from whole numbers; 1/4 where they have nothing to do with them."""
+    return float(np.median(np.abs(periods - np.rint(periods))))
+
+
+def _beat_of(numbers: Floats, arrived: Floats) -> float | None:
+    """The camera's period where the jitter lets it be seen from frame to frame."""
+    paces = np.diff(arrived) / np.diff(numbers)
+    # exposures that are left out make paces longer, so the beat is among the short ones
+    short = float(np.percentile(paces, 25))
+    if short <= 0:
+        return None
+    beats = np.rint(paces / short)
+    return (
+        float(np.median(paces / np.maximum(beats, 1))) if _off_beat(paces / short) < _BEAT_PERIODS else None
+    )
+
+
+def _first_line(numbers: Floats, arrived: Floats) -> tuple[float, float]:
+    """Offset and period from a handful of frames, some of which may be late or follow exposures that were left out."""
+    period = _beat_of(numbers, arrived)
+    if period is not None:
+        beats = np.concatenate([[0.0], np.cumsum(np.rint(np.diff(arrived) / period))])
+        offset, period, _, _ = _robust_line(beats, arrived)
+        return offset - period * numbers[0], period
+    # jitter hides the beat: only the long way tells it
+    half = len(numbers) // 2
+    period = max(
+        float(np.median((arrived[half:] - arrived[:-half]) / (numbers[half:] - numbers[:-half]))), 1e-6
+    )
+    return float(np.median(arrived - period * numbers)), period
+
+
+def _robust_line(x: Floats, y: Floats) -> tuple[float, float, Floats, float]:
+    """Offset, slope, residuals (far-off ones as nought) and their standard deviation: least squares without what is far off.
+
+    The clip is wide, because the latency is a mean and jitter is skewed: cutting its tail would bias the line.
+    """
+    middle_x, first_y = float(x.mean()), float(y[0])
+    u, v = x - middle_x, y - first_y
     keep = np.ones(len(x), dtype=bool)
-    slope = middle = 0.0
-    for _ in range(3):
-        slope, middle = np.polyfit(x[keep] - origin, y[keep], 1)
-        residual = y - middle - slope * (x - origin)
-        centre = float(np.median(residual))
-        spread = 1.4826 * float(np.median(np.abs(residual - centre))) + 1e-5
-        keep = np.abs(residual - centre) < 3 * spread
-        if keep.sum() < _LEAST // 2:
+    slope = height = 0.0
+    residual = v
+    for _ in range(4):
+        uk, vk = u[keep], v[keep]
+        centre = float(uk.mean())
+        slope = float(((uk - centre) * vk).sum() / max(float(((uk - centre) ** 2).sum()), 1e-12))
+        height = float(vk.mean()) - slope * centre
+        residual = v - height - slope * u
+        spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual)))) + 1e-6
+        kept = np.abs(residual) < _CLIP * spread
+        if kept.sum() < _LEAST // 2 or bool((kept == keep).all()):
             break
-    return float(middle - slope * origin), float(slope)
+        keep = kept
+    jitter = float(np.sqrt((residual[keep] ** 2).mean()))
+    return first_y + height - slope * middle_x, max(slope, 1e-6), np.where(keep, residual, 0.0), jitter

@@ -1,0 +1,173 @@
+"""The stage's path: noisy readings at uneven times, and the smooth position between them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurd.frames import Pose
+
+_HISTORY = 1 << 15
+_NOISE_FROM = 256
+_LEAST_NOISE_UM = 0.02
+_AFTER_S = 0.03
+_AFTER_READINGS = 2.0
+_OUTLIER = 5.0
+_TRUST = 3.0
+_WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
+"""Half widths of the fits, in units of what must follow a time, and their degrees: the first that explains the readings is taken."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretch:
+    """The stage's positions (n, 2), (y, x) um, at some times, and their uncertainties (one standard deviation, each axis).
+
+    sigma_um: of a position. travel_sigma_um: of the way from the first to the last.
+    """
+
+    yx_um: Floats
+    sigma_um: float
+    travel_sigma_um: float
+
+
+class StagePath:
+    """The last readings of the stage (2^15, 164 s at 5 ms), and where it was between them. For one writer and many readers.
+
+    A position is not interpolated between two readings, which carry noise, but taken from a local polynomial: the longest stretch that a line
+    or else a parabola explains as well as the noise of the readings allows (after Lepski 1991). So constant motion is averaged
+    over many readings, and acceleration is followed.
+    """
+
+    def __init__(self) -> None:
+        self._t_s = np.zeros(_HISTORY)
+        self._yx_um = np.zeros((_HISTORY, 2))
+        self._half_s = np.zeros(_HISTORY)
+        self._n = 0
+        self._lock = threading.Lock()
+
+    def add(self, t_s: float, y_um: float, x_um: float, half_s: float = 0.0) -> None:
+        """A reading; t_s: the middle of the call that brought it, half_s: half of its duration. Times rise."""
+        with self._lock:
+            i = self._n % _HISTORY
+            self._t_s[i], self._yx_um[i], self._half_s[i] = t_s, (y_um, x_um), half_s
+            self._n += 1
+
+    @property
+    def newest(self) -> Pose | None:
+        """The last reading as it came; None before the first."""
+        with self._lock:
+            if self._n == 0:
+                return None
+            i = (self._n - 1) % _HISTORY
+            return Pose(float(self._t_s[i]), float(self._yx_um[i, 0]), float(self._yx_um[i, 1]))
+
+    def covers(self, t_s: float) -> bool:
+        """Whether enough readings have come after `t_s` to say well where the stage was then."""
+        newest = self.newest
+        return newest is not None and newest.t_s >= t_s + self._after_s(self._recent(_NOISE_FROM)[0])
+
+    def at(self, t_s: float) -> Pose | None:
+        """Where the stage was; None where no readings are near."""
+        stretch = self.stretch(np.array([t_s]))
+        if stretch is None:
+            return None
+        y, x = stretch.yx_um[0]
+        return Pose(t_s, float(y), float(x), sigma_um=stretch.sigma_um)
+
+    def stretch(self, times_s: Floats) -> Stretch | None:
+        """Where the stage was at `times_s` (n,), rising, of one short stretch such as an exposure; None where no readings are near."""
+        t, yx, half = self._recent(_NOISE_FROM)
+        after_s, noise_um = self._after_s(t), _noise_um(t, yx)
+        middle_s, reach_s = float(times_s.mean()), 0.5 * float(np.ptp(times_s))
+        widest_s = reach_s + _WINDOWS[0][0] * after_s
+        if len(t) and t[0] > middle_s - widest_s:
+            t, yx, half = self._recent(_HISTORY)
+        near = slice(*np.searchsorted(t, [middle_s - widest_s, middle_s + widest_s]))
+        t, yx, half = t[near], yx[near], half[near]
+        if len(t) < 2 or t[0] > times_s[-1] or t[-1] < times_s[0]:
+            return None
+        found = None
+        for width, degree in _WINDOWS:
+            half_width_s = reach_s + width * after_s
+            inside = np.abs(t - middle_s) <= half_width_s
+            if inside.sum() < degree + 2:
+                continue
+            at = (times_s - middle_s) / half_width_s
+            found, explained = _fit(
+                (t[inside] - middle_s) / half_width_s,
+                yx[inside],
+                half[inside] / half_width_s,
+                at,
+                degree,
+                noise_um,
+            )
+            if explained:
+                return found
+        if found is not None:
+            return found
+        positions = np.stack([np.interp(times_s, t, axis) for axis in yx.T], axis=1)
+        return Stretch(positions, noise_um, math.sqrt(2) * noise_um)
+
+    @staticmethod
+    def _after_s(t: Floats) -> float:
+        """How long after a time readings must reach, for a fit that has that time near its middle."""
+        interval_s = float(np.median(np.diff(t[-64:]))) if len(t) > 2 else 0.0
+        return max(_AFTER_S, _AFTER_READINGS * interval_s)
+
+    def _recent(self, most: int) -> tuple[Floats, Floats, Floats]:
+        with self._lock:
+            i = np.arange(max(0, self._n - min(most, _HISTORY)), self._n) % _HISTORY
+            return self._t_s[i], self._yx_um[i], self._half_s[i]
+
+
+def _noise_um(t: Floats, yx: Floats) -> float:
+    """Standard deviation of a reading, from how far each lies off the line between its neighbours (robust, both axes)."""
+    if len(t) < 5:
+        return _LEAST_NOISE_UM
+    share = ((t[1:-1] - t[:-2]) / np.maximum(t[2:] - t[:-2], 1e-9))[:, None]
+    off = yx[1:-1] - (1 - share) * yx[:-2] - share * yx[2:]
+    gain = np.sqrt(1 + share**2 + (1 - share) ** 2)
+    return max(1.4826 * float(np.median(np.abs(off / gain))), _LEAST_NOISE_UM)
+
+
+def _fit(
+    u: Floats, yx: Floats, half_u: Floats, at: Floats, degree: int, noise_um: float
+) -> tuple[Stretch, bool]:
+    """A polynomial through readings at `u` (n,) in [-1, 1]; also whether it explains them within their noise.
+
+    half_u: half the duration of each reading. The reading may be of any moment of it, which adds noise where the stage moves. Readings that
+    are far off (a serial line's garbage) are left out once.
+    """
+    basis, wanted = (np.vander(x, degree + 1, increasing=True) for x in (u, at))
+    keep = np.ones(len(u), dtype=bool)
+    for turn in range(2):
+        coefficients = np.linalg.lstsq(basis[keep], yx[keep], rcond=None)[0]
+        off = yx - basis @ coefficients
+        distance = np.linalg.norm(off, axis=1)
+        far = distance > _OUTLIER * (float(np.median(distance)) + noise_um)
+        if turn == 0 and far.any() and len(u) - far.sum() >= degree + 2:
+            keep = ~far
+        else:
+            break
+    speed = float(np.linalg.norm(coefficients[1]))
+    sigma = math.hypot(noise_um, 0.5 * speed * float(half_u.mean()))
+    freedom = 2 * (int(keep.sum()) - degree - 1)
+    spread = math.sqrt(float((off[keep] ** 2).sum()) / freedom)
+    explained = spread < sigma * (1 + _TRUST / math.sqrt(2 * freedom))
+    sigma = max(sigma, spread)
+    covariance = np.linalg.inv(basis[keep].T @ basis[keep])
+    middle, travel = wanted.mean(axis=0), wanted[-1] - wanted[0]
+    return (
+        Stretch(
+            wanted @ coefficients,
+            sigma * math.sqrt(float(middle @ covariance @ middle)),
+            sigma * math.sqrt(max(float(travel @ covariance @ travel), 0.0)),
+        ),
+        explained,
+    )
