@@ -63,7 +63,7 @@ def file(tmp_path: Path) -> Path:
         ("xyzzy", "invalid choice: 'xyzzy'"),
         ("run", "--config"),
         ("demo --fov-px many", "--fov-px"),
-        ("demo --fov-px 10", "at least 64 pixels"),
+        ("demo --fov-px 10", "between 64"),
         ("demo --area-mm 1", "--area-mm"),
         ("demo --area-mm 1 nan", "must be a positive number"),
         ("demo --area-mm 0 1", "must be a positive number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from deblurd.acquire.microscope import Microscope
@@ -40,6 +41,7 @@ def _open_simulator(settings: Settings, options: dict[str, Any]) -> Microscope:
         options["encoding"] = s.encoding
     if options["latency_ms"] is None:
         options["latency_ms"] = s.latency_ms
-    core = UniMMCore()
+    # any folder will do: without one the core looks for Micro-Manager, and complains where there is none
+    core = UniMMCore(mm_path=str(Path(__file__).parent))
     simulation = simulator.Simulation.load(core, s, options["exposure_ms"], settings.microscope.buffer_mb)
     return MMCoreMicroscope(core, simulation=simulation, **options)

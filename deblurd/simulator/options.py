@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from deblurd.errors import NoInputError, UsageError
 
-MIN_FOV_PX = 64
+MIN_FOV_PX, MAX_FOV_PX = 64, 8192
+LEAST = 0.001
+"""Of everything that is measured: above what could be meant, below what breaks arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,22 @@ class DemoOptions:
     report: Path | None = None
 
     def __post_init__(self) -> None:
-        for option, value in (
-            ("--pixel-size-um", self.pixel_size_um),
-            ("--exposure-ms", self.exposure_ms),
-            ("--speed-um-s", self.speed_um_s),
-            ("--blur-px", self.blur_px),
-            *(("--area-mm", side) for side in self.area_mm or ()),
+        for option, value, most in (
+            ("--pixel-size-um", self.pixel_size_um, 100.0),
+            ("--exposure-ms", self.exposure_ms, 60_000.0),
+            ("--speed-um-s", self.speed_um_s, 1e6),
+            ("--blur-px", self.blur_px, 1000.0),
+            # no slide is larger
+            *(("--area-mm", side, 200.0) for side in self.area_mm or ()),
         ):
             # NaN fails every comparison
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{option} is {value:g}, but must be a positive number")
-        if self.fov_px < MIN_FOV_PX:
+            if value is not None and not LEAST <= value <= most:
+                raise UsageError(
+                    f"{option} is {value:g}, but must be a positive number, from {LEAST:g} to {most:g}"
+                )
+        if not MIN_FOV_PX <= self.fov_px <= MAX_FOV_PX:
             raise UsageError(
-                f"--fov-px is {self.fov_px}, but tiles need at least {MIN_FOV_PX} pixels to be matched"
+                f"--fov-px is {self.fov_px}, but must lie between {MIN_FOV_PX}, which it takes to match tiles, and {MAX_FOV_PX}"
             )
         if not 0.02 <= self.overlap <= 0.9:
             raise UsageError(
