@@ -103,7 +103,7 @@ class NetworkRecipe(Table):
 class FitRecipe(Table):
     """How long, and how, the network is taught."""
 
-    steps: PositiveInt = 18000
+    steps: PositiveInt = 14500
     batch: PositiveInt = 8
     fresh: PositiveInt = Field(
         2, description="newly degraded fields for each step; the rest comes from the pool"
