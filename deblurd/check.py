@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from deblurd.acquire import open_microscope
 from deblurd.acquire.microscope import MicroscopeInfo
@@ -34,7 +35,7 @@ class Finding:
 def check(config_file: Path | None) -> list[Finding]:
     """Looks at all that a run needs; without a configuration, at what the simulator needs.
 
-    Opens and closes the microscope, and creates the output folder where it is missing.
+    Opens and closes the microscope, unless another deblurd is at work on the same output, and creates the output folder where it is missing.
     """
     findings: list[Finding] = []
 
@@ -50,25 +51,26 @@ def check(config_file: Path | None) -> list[Finding]:
     settings = look("config", lambda: _config(config_file))
     if settings is None:
         return findings
+    free = look("output lock", lambda: _lock(settings))
+    look("disk", lambda: _disk(settings))
     look("adapters", lambda: _adapters(settings.microscope))
-    info = look("microscope", lambda: _microscope(settings))
+    # never opened under a daemon that is at work with it
+    info = look("microscope", lambda: _microscope(settings)) if free else None
     model = look("model", lambda: _model(settings))
     if info is not None:
         look("pixel size", lambda: _pixel_size(info, model))
     if model is not None:
         look("providers", lambda: _providers(settings, model))
-    look("disk", lambda: _disk(settings))
-    look("output lock", lambda: _lock(settings))
     return findings
 
 
 def table(findings: list[Finding]) -> Table:
-    out = Table(title="deblurd check", title_justify="left", show_header=False)
+    out = Table("part", "", Column("finding", overflow="fold"), title="deblurd check", title_justify="left")
     out.add_column()
     out.add_column()
     out.add_column(overflow="fold")
     for each in findings:
-        out.add_row(each.part, "[red]FAIL[/]" if each.exit_code else "[green]OK[/]", each.text)
+        out.add_row(each.part, "[red]FAIL[/]" if each.exit_code else "[green]OK[/]", escape(each.text))
     return out
 
 
@@ -134,6 +136,6 @@ def _disk(settings: Settings) -> tuple[str, None]:
     return f"{DiskGuard(output).check() // MB:,} MB free for {output}", None
 
 
-def _lock(settings: Settings) -> tuple[str, None]:
+def _lock(settings: Settings) -> tuple[str, bool]:
     with output_lock(settings.mosaic.output):
-        return f"{settings.mosaic.output} is free and can be written", None
+        return f"{settings.mosaic.output} is free and can be written", True

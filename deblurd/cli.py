@@ -6,6 +6,7 @@ import argparse
 import difflib
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -31,23 +32,25 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
         self.commands: dict[str, Parser] = {}
+        self._typed: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._typed = list(args or [])
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}: {self._guess(message)}see `{self.prog} --help`")
 
     def _guess(self, message: str) -> str:
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
-            known = re.findall(r"[\w-]+", wrong[2])
-        elif wrong := re.search(r"unrecognized arguments: (--[\w-]+)", message):
-            # only the outermost parser says this, for all of its commands
-            known = [
-                option
-                for parser in self._family()
-                for option in re.findall(r"--[\w-]+", parser.format_help())
-            ]
+            typed, known = [wrong[1]], re.findall(r"[\w-]+", wrong[2])
         else:
-            return ""
-        near = difflib.get_close_matches(wrong[1], known, n=1)
+            # a misspelt option is also why another one is missing
+            texts = [parser.format_help() for parser in self._family()]
+            known = [option for text in texts for option in re.findall(r"--[\w-]+", text)]
+            options = [word.split("=")[0] for word in self._typed if word.startswith("--")]
+            typed = [option for option in options if option not in known]
+        near = [guess for word in typed for guess in difflib.get_close_matches(word, known, n=1)]
         return f"did you mean {near[0]!r}? Or " if near else ""
 
     def _family(self) -> list[Parser]:
@@ -57,16 +60,21 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code, which is that of sysexits.h. Errors are one sentence on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verbose = "-v" in arguments or "--verbose" in arguments
+    verbose = "-v" in arguments or "--verbose" in arguments or bool(os.environ.get("DEBLURD_DEBUG"))
     try:
         options = _parser().parse_args(arguments)
-        logs.configure(options.verbose)
+        logs.configure(verbose)
         code: int = options.run(options) or 0
+        print(end="", flush=True)
     except DeblurdError as err:
         traceback = verbose and not isinstance(err, UsageError)
         return _complain(str(err), err.exit_code, err if traceback else None)
     except KeyboardInterrupt:
         return _complain("stopped", 130)
+    except BrokenPipeError:
+        # whoever read the output has gone, as `head` does; Python would complain once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as err:
         where = f" {err.filename}" if err.filename else ""
         return _complain(
@@ -77,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except Exception as err:  # noqa: BLE001 - the outermost frame: a person gets a sentence in place of a traceback
         return _complain(
-            f"this is a bug in deblurd ({type(err).__name__}: {err}): please report it, "
+            f"this is a bug in deblurd ({type(err).__name__}: {' '.join(str(err).split())}): please report it, "
             + ("with the traceback above" if verbose else "and run with -v for the traceback"),
             DeblurdError.exit_code,
             err if verbose else None,

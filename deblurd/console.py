@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deblurd.daemon import Status
 
@@ -45,9 +46,13 @@ def live_status(console: Console) -> Iterator[Callable[[Status], None]]:
 
 def report_table(report: Mapping[str, Any]) -> Table:
     """The report of a demo for people: the same keys, nested ones on one line."""
-    table = Table(title="deblurd demo, for research use only", title_justify="left", show_header=False)
+    # folded, since a path that is cut short leads nowhere
+    columns = Column(), Column(overflow="fold")
+    table = Table(
+        *columns, title="deblurd demo, for research use only", title_justify="left", show_header=False
+    )
     for key, value in report.items():
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
-        table.add_row(key, str(value))
+        table.add_row(key, escape(str(value)))
     return table
