@@ -149,13 +149,11 @@ class Deblurrer:
     def _result(self, job: _Job) -> DeblurredTile:
         measured = float("nan")
         if job.gate == "deblur" and job.sharp is not None:
-            light = decode(job.sharp) if self._engines else np.clip(job.sharp, 0, 1)
-            finite = bool(np.isfinite(job.sharp).all())
-            measured = (
-                residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
-                if finite
-                else float("inf")
-            )
+            if not np.isfinite(job.sharp).all():
+                measured = float("inf")
+            else:
+                light = decode(job.sharp) if self._engines else np.clip(job.sharp, 0, 1)
+                measured = residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
             # a tile of which nothing can be compared (all saturated) holds nothing to deblur either
             if measured <= self._limit:
                 if self._flat_field is not None:

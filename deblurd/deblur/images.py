@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -141,7 +142,8 @@ def _replace(target: Path, content: bytes) -> None:
         part.write_bytes(content)
         part.replace(target)
     except OSError as err:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise OutputError(
             f"{target} cannot be written ({err.strerror}): make room or choose another folder"
         ) from err

@@ -1,0 +1,151 @@
+"""Which way a tile goes, what comes out, and that nothing is invented."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from deblurd.deblur.consistency import residual
+from deblurd.deblur.deblurrer import Deblurrer
+from deblurd.deblur.gate import gate, noise_sigma
+from deblurd.deblur.light import to_linear
+from deblurd.deblur.model import find_model
+from deblurd.frames import Gate, MotionVector, Pixels
+from tests.deblur.samples import MakeModel, blurred, identity_taps, network, psnr, tile, tissue
+
+ACROSS = MotionVector(0.0, 12.0)
+UNKNOWN = MotionVector(math.nan, math.nan, sigma_px=math.inf)
+
+
+@pytest.fixture(params=["wiener", "fast"])
+def deblurrer(request: pytest.FixtureRequest) -> Iterator[Deblurrer]:
+    made = Deblurrer(find_model(request.param), encoding="srgb", threads=2, device="cpu")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "motion", [ACROSS, MotionVector(9.0, 0.0), MotionVector(7.0, -8.0), MotionVector(0, 10, 0, 0.8)]
+)
+def test_deblurring_comes_nearer_to_the_truth(deblurrer: Deblurrer, motion: MotionVector) -> None:
+    truth = tissue()
+    raw = blurred(truth, motion)
+    result = deblurrer.deblur([(tile(motion), raw)])[0]
+    assert result.gate == "deblur"
+    assert result.source == 2
+    assert psnr(result.pixels, truth) > psnr(raw, truth) + 2
+
+
+def test_batches_change_nothing_but_the_time(deblurrer: Deblurrer) -> None:
+    motions = [ACROSS, MotionVector(0.1, 11.0), UNKNOWN, MotionVector(0, 0.1), MotionVector(5.0, 5.0)]
+    items = [
+        (tile(m, i), blurred(tissue(seed=i), m) if m.is_known else tissue(seed=i))
+        for i, m in enumerate(motions)
+    ]
+    together = deblurrer.deblur(items)
+    alone = [deblurrer.deblur([item])[0] for item in items]
+    assert [r.index for r in together] == list(range(5))
+    for a, b in zip(together, alone, strict=True):
+        assert (a.gate, a.source) == (b.gate, b.source)
+        assert np.array_equal(a.pixels, b.pixels)
+
+
+@pytest.mark.parametrize(
+    ("motion", "image", "way"),
+    [
+        (UNKNOWN, tissue(), "unknown_motion"),
+        (MotionVector(0.3, 0.2), tissue(), "sharp"),
+        (ACROSS, np.full((256, 320, 3), 230, np.uint8), "blank"),
+        (MotionVector(0.0, 60.0), tissue(), "out_of_range"),
+    ],
+)
+def test_what_must_not_be_deblurred_stays_raw(
+    make_model: MakeModel, motion: MotionVector, image: Pixels, way: Gate
+) -> None:
+    result = Deblurrer(find_model(str(make_model())), encoding="srgb").deblur([(tile(motion), image)])[0]
+    assert result.gate == way
+    assert result.source == 1
+    assert result.pixels is image
+
+
+def test_blank_glass_with_noise_and_shading_is_blank_and_one_cell_is_not() -> None:
+    rng = np.random.default_rng(1)
+    x, y = np.meshgrid(np.linspace(-1, 1, 320), np.linspace(-1, 1, 256))
+    glass = 235 - 14 * (x**2 + y**2)
+    noisy = np.clip(glass[..., None] + rng.normal(0, 1.5, (256, 320, 3)), 0, 255).astype(np.uint8)
+    light = to_linear(noisy, "srgb").mean(axis=2)
+    assert gate(light, ACROSS, noise_sigma(light), 0.7, (1, 48)) == "blank"
+    cv2.circle(noisy, (200, 100), 9, (120, 80, 160), -1)
+    cell = to_linear(noisy, "srgb").mean(axis=2)
+    assert gate(cell, ACROSS, noise_sigma(cell), 0.7, (1, 48)) == "deblur"
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.01, 0.05])
+def test_noise_is_measured_in_spite_of_structure(sigma: float) -> None:
+    light = to_linear(blurred(tissue(), MotionVector(0, 20)), "srgb").mean(axis=2).astype(np.float32)
+    smooth = cv2.GaussianBlur(light, (0, 0), 3)
+    noisy = smooth + np.random.default_rng(1).normal(0, sigma, smooth.shape).astype(np.float32)
+    assert noise_sigma(noisy) == pytest.approx(sigma, rel=0.1)
+    assert noise_sigma(np.zeros((2, 2), np.float32)) == 0
+
+
+def test_a_network_that_invents_is_caught(make_model: MakeModel) -> None:
+    rings = np.zeros((3, 3, 9, 9), np.float32)
+    for c in range(3):
+        rings[c, c, 4, 4], rings[c, c, 0, :], rings[c, c, 8, :] = 3.0, -0.12, -0.102
+    folder = make_model(network(rings))
+    raw = blurred(tissue(), ACROSS)
+    result = Deblurrer(find_model(str(folder)), encoding="srgb").deblur([(tile(ACROSS), raw)])[0]
+    assert result.gate == "inconsistent"
+    assert result.residual > 1.4
+    assert result.pixels is raw
+
+
+@pytest.mark.parametrize("bias", [math.nan, math.inf])
+def test_a_network_that_gives_no_numbers_is_caught(make_model: MakeModel, bias: float) -> None:
+    folder = make_model(network(identity_taps(), bias=bias))
+    raw = blurred(tissue(), ACROSS)
+    result = Deblurrer(find_model(str(folder)), encoding="srgb").deblur([(tile(ACROSS), raw)])[0]
+    assert (result.gate, result.source) == ("inconsistent", 1)
+    assert result.pixels is raw
+
+
+def test_the_residual_tells_right_from_painted_in() -> None:
+    truth = tissue()
+    raw = to_linear(blurred(truth, ACROSS), "srgb").mean(axis=2)
+    right = to_linear(truth, "srgb").mean(axis=2)
+    painted = truth.copy()
+    for x in range(40, 300, 40):
+        cv2.circle(painted, (x, 120), 8, (90, 60, 140), -1)
+    noise = noise_sigma(raw)
+    assert residual(raw, right, ACROSS, noise) < 1
+    assert residual(raw, to_linear(painted, "srgb").mean(axis=2), ACROSS, noise) > 1.4
+    assert math.isnan(residual(np.ones_like(raw), right, ACROSS, noise))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("uint16", (256, 320, 3)), ("uint8", (256, 320)), ("uint16", (256, 320))]
+)
+def test_16_bit_and_mono_keep_their_kind(deblurrer: Deblurrer, dtype: str, shape: tuple[int, ...]) -> None:
+    truth: Any = tissue().astype(dtype) * (257 if dtype == "uint16" else 1)
+    truth = np.ascontiguousarray(truth if len(shape) == 3 else truth[..., 1])
+    raw = blurred(truth, ACROSS)
+    result = deblurrer.deblur([(tile(ACROSS, shape=shape), raw)])[0]
+    assert (result.pixels.dtype, result.pixels.shape) == (np.dtype(dtype), shape)
+    assert psnr(result.pixels, truth) > psnr(raw, truth) + 2
+
+
+def test_a_flat_field_is_taken_out_and_put_back(make_model: MakeModel) -> None:
+    field = np.full((256, 320, 1), 0.5, np.float32)
+    raw = (blurred(tissue(), ACROSS) // 2).astype(np.uint8)
+    folder = make_model()
+    result = Deblurrer(find_model(str(folder)), encoding="linear", flat_field=field).deblur(
+        [(tile(ACROSS), raw)]
+    )[0]
+    assert result.gate == "deblur"
+    assert abs(float(result.pixels.mean()) - float(raw.mean())) < 2
