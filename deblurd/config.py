@@ -80,7 +80,7 @@ def allowed(prop: Mapping[str, Any]) -> str:
         items = prop["prefixItems"]
         return f"[{', '.join(allowed(each) for each in items)}]"
     kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
-    words = [kind.get(str(prop.get("type")), "")]
+    limits = []
     for key, word in (
         ("minimum", "at least"),
         ("exclusiveMinimum", "above"),
@@ -89,8 +89,9 @@ def allowed(prop: Mapping[str, Any]) -> str:
         ("pattern", "like"),
     ):
         if key in prop:
-            words.append(f"{word} {prop[key]}".removesuffix(".0"))
-    return " ".join(filter(None, words))
+            limits.append(f"{word} {prop[key]}".removesuffix(".0"))
+    noun = "a path" if prop.get("format") == "path" else kind.get(str(prop.get("type")), "")
+    return " ".join(filter(None, (noun, " and ".join(limits))))
 
 
 # --- reading ---
@@ -105,7 +106,9 @@ def _parse(path: Path) -> tomlkit.TOMLDocument:
         ) from err
     except UnicodeDecodeError as err:
         line = err.object[: err.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: this is not UTF-8: save the file in that encoding") from err
+        # Windows editors call UTF-16 "Unicode"
+        what = "UTF-16" if err.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        raise ConfigError(f"{path}:{line}: this is {what}: save the file as UTF-8") from err
     except OSError as err:
         what = "a folder" if path.is_dir() else f"not readable ({err.strerror})"
         raise ConfigError(f"{path} is {what}: give the path of a TOML file") from err
@@ -113,7 +116,10 @@ def _parse(path: Path) -> tomlkit.TOMLDocument:
         return tomlkit.parse(text)
     except (TOMLKitError, ValueError) as err:
         line, reason = _syntax(text, err)
-        raise ConfigError(f"{path}:{line}: this is not TOML ({reason}): correct that line") from err
+        rows = text.splitlines()
+        path_like = "\\" in "".join(rows[line - 1 : line])
+        cure = "write paths with / or in single quotes" if path_like else "correct that line"
+        raise ConfigError(f"{path}:{line}: this is not TOML ({reason}): {cure}") from err
     except RecursionError as err:
         raise ConfigError(f"{path}:1: the brackets are nested too deep: write the file anew") from err
 

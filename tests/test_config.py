@@ -59,7 +59,7 @@ keep_raw = "yes"
 colour = "red"
 """
     expected = [
-        "3: scan.overlap: input should be less than or equal to 0.9 (got 3.0); allowed: a number at least 0.02 at most 0.9",
+        "3: scan.overlap: input should be less than or equal to 0.9 (got 3.0); allowed: a number at least 0.02 and at most 0.9",
         '6: microscope.exposre_ms: there is no such setting; did you mean "exposure_ms"?',
         "7: microscope.stage_poll_ms: input should be a valid number (got [1]); allowed: a number above 0",
         "10: microscope.buffer_mb: input should be greater than 0 (got -1); allowed: a whole number above 0",
@@ -101,6 +101,8 @@ colour = "red"
         (SIMULATOR + "x = \n", 3, "this is not TOML"),
         (SIMULATOR + "x = " + "[" * 2000, 3, "this is not TOML"),
         (SIMULATOR + "x = " + "9" * 5000, 3, "this is not TOML"),
+        (SIMULATOR + 'config_file = "C:\\Users\\me.cfg"\n', 3, "write paths with / or in single quotes"),
+        (SIMULATOR.encode("utf-16"), 1, "this is UTF-16: save the file as UTF-8"),
         (SIMULATOR.encode() + b'x = "\xff"\n', 3, "not UTF-8"),
     ],
 )
