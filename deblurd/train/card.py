@@ -46,7 +46,8 @@ def card(manifest: dict[str, Any]) -> str:
         "## Trained on",
         "",
         f"{training['steps']} steps, seed {training['seed']}, {training['date']}. The recipe is in `manifest.json` and in "
-        f"`deblurd/train/recipes/{manifest['name']}.toml`; `deblurd-train fit --recipe {manifest['name']} --images DIR --output DIR` repeats it.",
+        f"`deblurd/train/recipes/{manifest['name']}.toml`; `deblurd-train fit --recipe {manifest['name']} --images DIR --output DIR` trains it anew.",
+        *_paragraph(training["recipe"].get("note", "")),
         "",
         "| images of | number | licence |",
         "|---|---|---|",
@@ -75,6 +76,10 @@ def quality_table(rows: list[dict[str, Any]], measure: str, digits: int) -> list
             f"| {origin} | {level:g} | {'slanting' if slanting else 'axis'} | " + " | ".join(means) + " |"
         )
     return lines
+
+
+def _paragraph(text: str) -> list[str]:
+    return ["", text] if text else []
 
 
 def _quality(quality: dict[str, Any]) -> list[str]:

@@ -126,6 +126,9 @@ class Recipe(Table):
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     description: str
     licence: str = "Apache-2.0"
+    note: str = Field(
+        "", description="what else people should know of the training; goes into the model card"
+    )
     seed: Annotated[int, Field(ge=0)] = 1
     data: DataRecipe = Field(default_factory=lambda: DataRecipe())
     degrade: DegradeRecipe = Field(default_factory=lambda: DegradeRecipe())
