@@ -229,7 +229,7 @@ class Trainer:
 def rms_error(restored: Tensor, sharp: Tensor) -> Tensor:
     """(N,): each image's root mean square error; its gradient is as strong for a slight blur as for a long one.
 
-    (That of the PSNR itself is ruled by the images that hardly need help: measured, it learnt several times slower.)
+    (That of the PSNR itself grows without bound for the images that hardly need help, and they ruled the training.)
     """
     return torch.sqrt((restored - sharp).square().mean(dim=(1, 2, 3)) + 1e-7)
 
