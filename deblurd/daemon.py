@@ -17,7 +17,7 @@ from deblurd.acquire.drive import Driver, serpentine
 from deblurd.acquire.microscope import Microscope
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import find_model
-from deblurd.frames import Encoding, Frame, Tile
+from deblurd.frames import Frame, Tile
 from deblurd.host.disk import DiskGuard
 from deblurd.host.lock import output_lock
 from deblurd.pipeline import Finished, Progress, SlidePipeline
@@ -83,7 +83,7 @@ class Daemon:
         self.camera = Camera(
             info.shape,
             np.dtype(info.dtype).name,
-            self._encoding(),
+            info.encoding,
             info.affine,
             info.exposure_ms,
             info.camera,
@@ -166,11 +166,12 @@ class Daemon:
             for frame in self._counted(driver):
                 chosen_tiles = self._tracker.feed(frame)
                 if waiting is not None:
-                    # nothing is chosen while the stage waits at the start for the camera's beat to be known
+                    # nothing is kept while the stage waits at the start for the camera's beat to be known
                     for _ in chosen_tiles:
                         pass
                     arrivals.append(frame.arrived_s)
                     if _is_steady(arrivals) or time.perf_counter() - self._first_frame_s > READY_S:
+                        self._tracker.forget_tiles()
                         waiting.start()
                         waiting = None
                     continue
@@ -287,16 +288,9 @@ class Daemon:
             self.camera.shape,
             self.camera.exposure_ms,
             overlap=self.settings.scan.overlap,
-            latency_ms=m.latency_ms or 0.0,
+            latency_ms=self.microscope.info.latency_ms or 0.0,
             poll_s=m.stage_poll_ms / 1000,
         )
-
-    def _encoding(self) -> Encoding:
-        if self.settings.microscope.encoding is not None:
-            return self.settings.microscope.encoding
-        if self.settings.microscope.backend == "simulator" and self.settings.simulator is not None:
-            return self.settings.simulator.encoding
-        return "linear"
 
     def _fov_um(self) -> tuple[float, float]:
         h, w = self.camera.shape[:2]

@@ -26,11 +26,16 @@ def test_everything_put_is_worked_on_once_and_in_order(items: list[int], most: i
     assert stage.failure is None
 
 
+def put_four(stage: Stage[int]) -> None:
+    for item in range(4):
+        stage.put(item)
+
+
 def test_a_full_stage_holds_its_supplier_until_there_is_room() -> None:
     go = threading.Event()
     stage: Stage[int] = Stage("test", lambda _: assert_set(go), room=1)
     stage.start()
-    put_all = threading.Thread(target=lambda: [stage.put(i) for i in range(4)])
+    put_all = threading.Thread(target=put_four, args=(stage,))
     put_all.start()
     put_all.join(0.2)
     assert put_all.is_alive()

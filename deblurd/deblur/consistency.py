@@ -7,9 +7,9 @@ import math
 import cv2
 import numpy as np
 
-from deblurd.deblur.kernel import reblur
-from deblurd.deblur.light import Image
 from deblurd.frames import MotionVector
+from deblurd.kernel import reblur
+from deblurd.light import Image
 
 UNEXPLAINED = 0.15
 """What even a right result may leave, as a share of the raw tile's own fine contrast: no regularised deconvolution gives all of it back.

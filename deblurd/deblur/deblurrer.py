@@ -15,15 +15,19 @@ import numpy as np
 from deblurd.deblur.consistency import residual
 from deblurd.deblur.engine import Device, Engine
 from deblurd.deblur.gate import gate, noise_sigma
-from deblurd.deblur.light import Image, decode, encode, from_linear, to_linear
 from deblurd.deblur.model import Model, ModelFile
 from deblurd.deblur.wiener import wiener
 from deblurd.frames import DeblurredTile, Encoding, Gate, MotionVector, Pixels, Tile
+from deblurd.kernel import reblur
+from deblurd.light import Image, decode, encode, from_linear, to_linear
 
 log = logging.getLogger(__name__)
 
 _LUMINANCE = np.array([0.25, 0.5, 0.25], np.float32)
 """Nearly the shares of noise in the channels of a Bayer camera; for checks, not for looks."""
+
+_FAITHFUL_NSR = 0.5
+"""Of the step back to the measured pixels: 0.3 to 1 gain 0.03 to 0.2 dB at 5 to 40 px, and bring a right result's residual from up to 2.2 under 1."""
 
 
 @dataclass(slots=True)
@@ -152,7 +156,7 @@ class Deblurrer:
             if not np.isfinite(job.sharp).all():
                 measured = float("inf")
             else:
-                light = decode(job.sharp) if self._engines else np.clip(job.sharp, 0, 1)
+                light = _faithful(decode(job.sharp), job) if self._engines else np.clip(job.sharp, 0, 1)
                 measured = residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
             # a tile of which nothing can be compared (all saturated) holds nothing to deblur either
             if measured <= self._limit:
@@ -170,6 +174,12 @@ class Deblurrer:
             job.gate = "inconsistent"
         job.sharp = None
         return DeblurredTile(job.tile.index, job.raw, 1, job.gate, measured, _sharpness(job.tile.motion, 2.0))
+
+
+def _faithful(light: Image, job: _Job) -> Image:
+    """What a network made of a tile, brought nearer to what was measured: plus the sharpened rest that it leaves unexplained."""
+    rest = job.linear - reblur(light, job.tile.motion)
+    return np.asarray(np.clip(light + wiener(rest, job.tile.motion, _FAITHFUL_NSR), 0, 1), np.float32)
 
 
 def _sharpness(motion: MotionVector, half_px: float) -> float:

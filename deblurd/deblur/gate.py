@@ -7,8 +7,8 @@ import math
 import cv2
 import numpy as np
 
-from deblurd.deblur.light import Image
 from deblurd.frames import Gate, MotionVector
+from deblurd.light import Image
 
 _BLANK_STEP = 4
 _BLANK_SIGMA = 8.0
@@ -56,9 +56,18 @@ def _is_blank(luminance: Image, noise: float) -> bool:
     if min(luminance.shape) < 2 * _BLANK_STEP:
         return False
     size = luminance.shape[1] // _BLANK_STEP, luminance.shape[0] // _BLANK_STEP
-    small = cv2.resize(luminance, size, interpolation=cv2.INTER_AREA)
-    structure = small - cv2.GaussianBlur(small, (0, 0), _BLANK_SIGMA)
+    small: Image = np.asarray(cv2.resize(luminance, size, interpolation=cv2.INTER_AREA), np.float32)
+    level = small - _lamp(small)
+    structure = level - cv2.GaussianBlur(level, (0, 0), _BLANK_SIGMA)
     mean = max(float(small.mean()), 1e-6)
     limit = math.hypot(_BLANK_CONTRAST * mean, _BLANK_NOISES * noise / _BLANK_STEP)
     # a high percentile, not the mean: one cell in the corner makes a tile worth its while
     return float(np.percentile(np.abs(structure), 99.5)) < 3 * limit
+
+
+def _lamp(small: Image) -> Image:
+    """The surface of second order nearest to `small` (H, W): blurring a slope would leave a rim of false structure."""
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in small.shape)
+    terms = np.stack([np.outer(y**i, x**j).ravel() for i in range(3) for j in range(3 - i)], axis=1)
+    factors = np.linalg.lstsq(terms.T @ terms, terms.T @ small.ravel(), rcond=None)[0]
+    return np.asarray((terms @ factors).reshape(small.shape), dtype=np.float32)

@@ -13,9 +13,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from deblurd.deblur.kernel import axis_of, motion_kernel
-from deblurd.deblur.light import Image
 from deblurd.frames import MotionVector
+from deblurd.kernel import axis_of, motion_kernel
+from deblurd.light import Image
 
 
 def wiener(linear: Image, motion: MotionVector, nsr: float) -> Image:

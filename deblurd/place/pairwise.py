@@ -20,9 +20,13 @@ from deblurd.place.subpixel import Image, Match, Vector, correlation, crops, ref
 COARSE_PX = 256
 """The low resolution has about this many pixels along the longer side of a tile."""
 
-_PEAKS = 5
+_PEAKS = 6
+_CHANCE = 6.0
+_NEARER = 0.15
+"""How much better a match at the border of the search must be than one in its middle."""
+
 _LEAST_STRIP = 5
-_WHITENING = 0.1
+_WHITENING = 3.0
 """Spectral power, of the mean, below which a frequency counts less: it is noise."""
 
 
@@ -98,7 +102,7 @@ def _coarse_shift(a: Image, b: Image, predicted: Vector, radius: float) -> Vecto
     surface = scipy.fft.irfft2(spectrum, padded)
     origin = (rows[0].start - rows[1].start, columns[0].start - columns[1].start)
     window = surface[np.ix_(*((np.arange(low[n], high[n] + 1) - origin[n]) % padded[n] for n in (0, 1)))]
-    return _best_peak(a, b, window, low)
+    return _best_peak(a, b, window, low, predicted, radius)
 
 
 def _strips(length: int, low: int, high: int) -> tuple[slice, slice]:
@@ -106,21 +110,29 @@ def _strips(length: int, low: int, high: int) -> tuple[slice, slice]:
     return slice(max(0, low), min(length, length + high)), slice(max(0, -high), min(length, length - low))
 
 
-def _best_peak(a: Image, b: Image, window: Image, low: NDArray[np.int_]) -> Vector | None:
+def _best_peak(
+    a: Image, b: Image, window: Image, low: NDArray[np.int_], predicted: Vector, radius: float
+) -> Vector | None:
     """window: correlation for the shifts from `low` on."""
-    best, best_merit = None, 0.0
+    best, best_merit = None, -1.0
     window = window.copy()
-    for _ in range(_PEAKS):
-        y, x = np.unravel_index(int(window.argmax()), window.shape)
-        shift = low + np.array([y, x])
-        window[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = -np.inf
-        pair = crops(a, b, shift)
+    middle = predicted - low
+    nearby = tuple(slice(max(0, int(m - radius / 3)), int(m + radius / 3) + 1) for m in middle)
+    whole = (slice(0, None), slice(0, None))
+    for n in range(_PEAKS):
+        # a repeated pattern has many equal peaks: the nearest is looked at in any case
+        part = nearby if n == 0 and window[nearby].size else whole
+        peak = np.array(np.unravel_index(int(window[part].argmax()), window[part].shape))
+        peak += [along.start for along in part]
+        window[max(0, peak[0] - 2) : peak[0] + 3, max(0, peak[1] - 2) : peak[1] + 3] = -np.inf
+        pair = crops(a, b, low + peak)
         if pair is None:
             continue
-        # by chance the correlation of n pixels reaches some / sqrt(n)
-        merit = correlation(*pair) * math.sqrt(pair[0].size)
+        # by chance the correlation of n pixels reaches some / sqrt(n); of equal peaks the nearest to the prediction counts
+        sure = correlation(*pair) - _CHANCE / math.sqrt(pair[0].size)
+        merit = sure * (1.0 - _NEARER * float(np.abs(peak - middle).max()) / radius)
         if merit > best_merit:
-            best, best_merit = shift.astype(np.float64), merit
+            best, best_merit = (low + peak).astype(np.float64), merit
     return best
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.frames import Encoding, Pixels
+from deblurd.light import to_linear
 
 BLOCK_PX = 32
 """Light is compared in blocks of about this size: their means hardly depend on a fraction of a pixel."""
@@ -35,7 +36,6 @@ class Shading:
         self._right = np.zeros(len(self._powers))
         self._blocks, self._square = 0, 0.0
         self._encoding: Encoding = encoding
-        self._light = np.empty(0, dtype=np.float32)
 
     def add(self, a: Pixels, b: Pixels, shift: NDArray[np.float64]) -> None:
         """Compares the overlap of two grey tiles (H, W); b lies at `shift` (2,) px from a."""
@@ -77,20 +77,10 @@ class Shading:
         return np.asarray(gain / gain.mean(), dtype=np.float32)
 
     def _means(self, part: Pixels, rows: int, columns: int) -> NDArray[np.float64]:
-        if not self._light.size:
-            self._light = _light_of_values(self._encoding, part.dtype)
-        light = cv2.LUT(part, self._light) if part.dtype == np.uint8 else self._light[part]
+        light = to_linear(part, self._encoding)
         return np.asarray(cv2.resize(light, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float64)
 
     def _basis(self, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 14) of places (n,) in px from the upper left corner."""
         v, u = 2 * y / self._height - 1, 2 * x / self._width - 1
         return np.stack([v**a * u**b for a, b in self._powers], axis=-1)
-
-
-def _light_of_values(encoding: Encoding, dtype: np.dtype) -> NDArray[np.float32]:
-    """Linear light 0..1 of every pixel value; sRGB by IEC 61966-2-1."""
-    value = np.linspace(0.0, 1.0, np.iinfo(dtype).max + 1)
-    if encoding == "srgb":
-        value = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    return value.astype(np.float32)

@@ -35,6 +35,9 @@ MATRIX_LIMIT = 0.035
 NEAR_PX = 0.3
 """What places of an earlier solution are expected to be wrong by."""
 
+UNREAD_SIGMA_PX = 100.0
+"""Of the pose of a tile for which the stage was not read in time."""
+
 _STAGE_SAMPLES = 4
 _NOISE_SAMPLES = 24
 
@@ -113,6 +116,9 @@ class _System:
         times = np.array([tile.pose.t_s for tile in tiles])
         way = Directions(start.affine)
         direction = np.array([way.next(tile) for tile in tiles])
+        pixel_um = start.affine.pixel_size_um
+        sigma_um = np.array([tile.pose.sigma_um for tile in tiles])
+        self._pose_sigma_px = np.where(np.isfinite(sigma_um), sigma_um / pixel_um, UNREAD_SIGMA_PX)
         self._design = StageDesign.of(start, poses, direction, times, matrix_sigma)
         self._prior_sigma_px = start.sigma_px
         self.stage = start
@@ -182,7 +188,7 @@ class _System:
     def _weigh_stage(self) -> Array:
         """Fits the readings' noise; returns Huber weights of the readings."""
         off = self.places - self._modelled
-        z = np.hypot(off[:, 0], off[:, 1]) / self.stage.sigma_px
+        z = np.hypot(off[:, 0], off[:, 1]) / np.hypot(self.stage.sigma_px, self._pose_sigma_px)
         weight: Array = np.minimum(1.0, 3.0 / np.maximum(z, 1e-9))
         spread = float(((weight[:, None] * off)[self.held] ** 2).sum())
         prior = _STAGE_SAMPLES * self._prior_sigma_px**2
@@ -200,7 +206,7 @@ class _System:
             root = root * np.sqrt(weight)[:, None, None]
             blocks.append(self._edge_rows(root, 2 * (count + params)))
             right.append(np.einsum("eab,eb->ea", root, self._shift).ravel())
-        scale = np.sqrt(stage_weight) / self.stage.sigma_px
+        scale = np.sqrt(stage_weight) / np.hypot(self.stage.sigma_px, self._pose_sigma_px)
         columns = sp.csr_array(-scale[:, None] * self._design.columns)
         blocks.append(_both_axes(sp.csr_array(sp.hstack([sp.diags_array(scale), columns]))))
         right.append((scale[:, None] * self._design.base).ravel())

@@ -108,7 +108,7 @@ class StageDesign:
         cls, start: StageModel, poses_um: Array, direction: Array, t_s: Array, matrix_sigma: float
     ) -> StageDesign:
         """matrix_sigma: how wrong the configured matrix may be, relative."""
-        reach_um = max(float(np.abs(poses_um - start.origin_um).max()), 1e-9)
+        reach_um = max(float(np.abs(poses_um - start.origin_um).max()), 1.0)
         intervals = max(1, len(t_s) // TILES_PER_KNOT)
         knots_s = np.quantile(t_s, np.linspace(0, 1, intervals + 1))
         # equal times would make a knot that no tile can move

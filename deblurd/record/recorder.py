@@ -67,9 +67,11 @@ class Recorder:
         return [index for index, crc in self.journal.crcs().items() if not self._is_intact(index, crc)]
 
     def close(self) -> None:
-        """Trims raw.zarr to the acknowledged tiles and closes the journal."""
-        self.raw.trim(self._next)
-        self.journal.close()
+        """Trims raw.zarr to the acknowledged tiles and closes the journal. Raises OutputError if the folder is gone."""
+        try:
+            self.raw.trim(self._next)
+        finally:
+            self.journal.close()
 
     def _is_intact(self, index: int, crc: int) -> bool:
         try:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurd.deblur.light import Image, to_linear
 from deblurd.geometry import PixelToStage
+from deblurd.light import Image, to_linear
 from deblurd.simulator.slide import VirtualSlide
 
 _LOBES = 4

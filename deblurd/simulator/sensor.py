@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from scipy.special import ndtri
 
-from deblurd.deblur.light import Image, from_linear
 from deblurd.frames import Encoding, Pixels
+from deblurd.light import Image, from_linear
 
 _STRIP_ROWS = 64
 """Rows worked on at once, so that what lies between the steps stays in the processor's cache."""

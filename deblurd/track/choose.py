@@ -38,6 +38,7 @@ class TileChooser:
         self._inverse = np.linalg.inv(affine.matrix)
         self._size_px = np.array(shape[:2], dtype=np.float64)
         self._overlap = overlap
+        self._middle = 1 - 2 * _MARGIN * overlap
         self._cell_um = float(self._size_px.min()) / _CELLS * affine.pixel_size_um
         corners = affine.to_stage(np.array([[1, 1], [1, -1]]) * self._size_px / 2)
         self._reach_um = float(np.linalg.norm(corners, axis=1).max())
@@ -83,7 +84,7 @@ class TileChooser:
         if sees_new and self._shared(at) < self._overlap:
             return True
         leaving = self._view(before)
-        leaving = leaving[~self._inside(leaving, at, 1.0)]
+        leaving = leaving[~self._inside(leaving, at, self._middle)]
         return not bool(self._ground.holds(leaving).all())
 
     def _take_this(self, at: Floats) -> Choice:
@@ -117,7 +118,7 @@ class TileChooser:
     def _view(self, at: Floats) -> Cells:
         """The cells that a frame at `at` sees, but for a margin at its border."""
         cells = self._cells(at)
-        return np.asarray(cells[self._inside(cells, at, 1 - 2 * _MARGIN * self._overlap)])
+        return np.asarray(cells[self._inside(cells, at, self._middle)])
 
     def _cells(self, at: Floats) -> Cells:
         return np.asarray(self._window + np.floor(at / self._cell_um).astype(np.int64))

@@ -56,7 +56,7 @@ class FrameClock:
             self._line = _first_line(numbers, arrived)
         self._skipped = self._left_out(numbers, arrived, self._line)
         if self._seen < 2 * _RECENT or self._seen % _FIT_EACH == 0:
-            self._fit(numbers, arrived)
+            self._fit(numbers, arrived, self._line)
 
     @property
     def period_s(self) -> float | None:
@@ -71,10 +71,7 @@ class FrameClock:
         """Whether frames after `number` have shown that it was not merely late."""
         if self._line is None:
             return False
-        i = self._index(number)
-        return i < len(self._skipped) - _CONFIRMED_BY or bool(
-            self._skipped[i] <= self._skipped[max(-1 - _CONFIRMED_BY, -len(self._skipped))]
-        )
+        return self._index(number) < self._confirmed()
 
     def exposure(self, number: int) -> tuple[float, float, float] | None:
         """Start, middle and end (s) of the exposure of frame `number`, one of the last; None before the line stands."""
@@ -83,6 +80,11 @@ class FrameClock:
         offset, period = self._line
         end_s = offset + period * (number + float(self._skipped[self._index(number)])) - self._latency_s
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
+
+    def _confirmed(self) -> int:
+        """How many frames of the history are known not to be merely late: all, but for a step at the very end."""
+        level = self._skipped[max(-1 - _CONFIRMED_BY, -len(self._skipped))]
+        return int(np.searchsorted(self._skipped, level, side="right"))
 
     def _index(self, number: int) -> int:
         """Where `number` stands in the history, or would stand."""
@@ -108,10 +110,14 @@ class FrameClock:
             late = np.concatenate([means, np.full(size - 1, means[-1])])
         return np.asarray(np.minimum.accumulate(np.rint(late)[::-1])[::-1])
 
-    def _fit(self, numbers: Floats, arrived: Floats) -> None:
+    def _fit(self, numbers: Floats, arrived: Floats, line: tuple[float, float]) -> None:
+        self._line = line
         while True:
             for _ in range(2):
-                offset, period, residual, jitter = _robust_line(numbers + self._skipped, arrived)
+                known = self._confirmed()
+                offset, period, residual, jitter = _robust_line(
+                    numbers[:known] + self._skipped[:known], arrived[:known], self._line
+                )
                 self._line, self._jitter_s = (offset, period), jitter
                 self._skipped = self._left_out(numbers, arrived, self._line)
             drift = abs(float(residual[-_RECENT:].mean()))
@@ -154,7 +160,9 @@ def _first_line(numbers: Floats, arrived: Floats) -> tuple[float, float]:
     period = _beat_of(numbers, arrived)
     if period is not None:
         beats = np.concatenate([[0.0], np.cumsum(np.rint(np.diff(arrived) / period))])
-        offset, period, _, _ = _robust_line(beats, arrived)
+        offset, period, _, _ = _robust_line(
+            beats, arrived, (float(np.median(arrived - period * beats)), period)
+        )
         return offset - period * numbers[0], period
     # jitter hides the beat: only the long way tells it
     half = len(numbers) // 2
@@ -164,26 +172,25 @@ def _first_line(numbers: Floats, arrived: Floats) -> tuple[float, float]:
     return float(np.median(arrived - period * numbers)), period
 
 
-def _robust_line(x: Floats, y: Floats) -> tuple[float, float, Floats, float]:
+def _robust_line(x: Floats, y: Floats, start: tuple[float, float]) -> tuple[float, float, Floats, float]:
     """Offset, slope, residuals (far-off ones as nought) and their standard deviation: least squares without what is far off.
 
-    The clip is wide, because the latency is a mean and jitter is skewed: cutting its tail would bias the line.
+    start: offset and slope near the truth. The clip is wide, because the latency is a mean and jitter is skewed: cutting its tail would
+    bias the line.
     """
     middle_x, first_y = float(x.mean()), float(y[0])
     u, v = x - middle_x, y - first_y
+    slope = start[1]
+    height = start[0] + slope * middle_x - first_y
     keep = np.ones(len(x), dtype=bool)
-    slope = height = 0.0
-    residual = v
     for _ in range(4):
+        residual = v - height - slope * u
+        off = np.abs(residual - np.median(residual))
+        keep = off < _CLIP * (1.4826 * float(np.median(off)) + 1e-6)
         uk, vk = u[keep], v[keep]
         centre = float(uk.mean())
         slope = float(((uk - centre) * vk).sum() / max(float(((uk - centre) ** 2).sum()), 1e-12))
         height = float(vk.mean()) - slope * centre
-        residual = v - height - slope * u
-        spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual)))) + 1e-6
-        kept = np.abs(residual) < _CLIP * spread
-        if kept.sum() < _LEAST // 2 or bool((kept == keep).all()):
-            break
-        keep = kept
+    residual = np.where(keep, v - height - slope * u, 0.0)
     jitter = float(np.sqrt((residual[keep] ** 2).mean()))
-    return first_y + height - slope * middle_x, max(slope, 1e-6), np.where(keep, residual, 0.0), jitter
+    return first_y + height - slope * middle_x, max(slope, 1e-6), residual, jitter

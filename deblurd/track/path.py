@@ -17,7 +17,8 @@ _LEAST_NOISE_UM = 0.02
 _AFTER_S = 0.03
 _AFTER_READINGS = 2.0
 _OUTLIER = 5.0
-_TRUST = 3.0
+_TRUST = 2.0
+_FARTHEST = 4.5
 _WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
 """Half widths of the fits, in units of what must follow a time, and their degrees: the first that explains the readings is taken."""
 
@@ -92,27 +93,22 @@ class StagePath:
         t, yx, half = t[near], yx[near], half[near]
         if len(t) < 2 or t[0] > times_s[-1] or t[-1] < times_s[0]:
             return None
-        found = None
+        fits: list[Stretch] = []
         for width, degree in _WINDOWS:
             half_width_s = reach_s + width * after_s
             inside = np.abs(t - middle_s) <= half_width_s
             if inside.sum() < degree + 2:
                 continue
             at = (times_s - middle_s) / half_width_s
-            found, explained = _fit(
-                (t[inside] - middle_s) / half_width_s,
-                yx[inside],
-                half[inside] / half_width_s,
-                at,
-                degree,
-                noise_um,
-            )
+            u, half_u = (t[inside] - middle_s) / half_width_s, half[inside] / half_width_s
+            fit, explained = _fit(u, yx[inside], half_u, at, degree, noise_um)
+            fits.append(fit)
             if explained:
-                return found
-        if found is not None:
-            return found
-        positions = np.stack([np.interp(times_s, t, axis) for axis in yx.T], axis=1)
-        return Stretch(positions, noise_um, math.sqrt(2) * noise_um)
+                break
+        between = np.stack([np.interp(times_s, t, axis) for axis in yx.T], axis=1)
+        if not fits:
+            return Stretch(between, noise_um, math.sqrt(2) * noise_um)
+        return fits[0] if len(fits) == 1 else _doubted(fits[-1], between)
 
     @staticmethod
     def _after_s(t: Floats) -> float:
@@ -141,8 +137,8 @@ def _fit(
 ) -> tuple[Stretch, bool]:
     """A polynomial through readings at `u` (n,) in [-1, 1]; also whether it explains them within their noise.
 
-    half_u: half the duration of each reading. The reading may be of any moment of it, which adds noise where the stage moves. Readings that
-    are far off (a serial line's garbage) are left out once.
+    half_u: half the duration of each reading. It may be of any moment of it, always the same one: that shifts positions, but not the travel. A reading
+    far off between two good ones (a serial line's garbage) is left out.
     """
     basis, wanted = (np.vander(x, degree + 1, increasing=True) for x in (u, at))
     keep = np.ones(len(u), dtype=bool)
@@ -150,24 +146,44 @@ def _fit(
         coefficients = np.linalg.lstsq(basis[keep], yx[keep], rcond=None)[0]
         off = yx - basis @ coefficients
         distance = np.linalg.norm(off, axis=1)
-        far = distance > _OUTLIER * (float(np.median(distance)) + noise_um)
-        if turn == 0 and far.any() and len(u) - far.sum() >= degree + 2:
-            keep = ~far
-        else:
+        lone = _lone(distance > _OUTLIER * (float(np.median(distance)) + noise_um))
+        if turn == 1 or not lone.any() or len(u) - lone.sum() < degree + 2:
             break
+        keep = ~lone
     speed = float(np.linalg.norm(coefficients[1]))
-    sigma = math.hypot(noise_um, 0.5 * speed * float(half_u.mean()))
     freedom = 2 * (int(keep.sum()) - degree - 1)
     spread = math.sqrt(float((off[keep] ** 2).sum()) / freedom)
-    explained = spread < sigma * (1 + _TRUST / math.sqrt(2 * freedom))
-    sigma = max(sigma, spread)
+    explained = spread < noise_um * (1 + _TRUST / math.sqrt(2 * freedom)) and bool(
+        (distance[keep] < _FARTHEST * noise_um).all()
+    )
+    sigma = max(noise_um, spread)
     covariance = np.linalg.inv(basis[keep].T @ basis[keep])
     middle, travel = wanted.mean(axis=0), wanted[-1] - wanted[0]
     return (
         Stretch(
             wanted @ coefficients,
-            sigma * math.sqrt(float(middle @ covariance @ middle)),
+            math.hypot(
+                sigma * math.sqrt(float(middle @ covariance @ middle)),
+                speed * float(half_u.mean()) / math.sqrt(3),
+            ),
             sigma * math.sqrt(max(float(travel @ covariance @ travel), 0.0)),
         ),
         explained,
     )
+
+
+def _doubted(fit: Stretch, between: Floats) -> Stretch:
+    """With the uncertainty that a fit has where the motion is not constant: how far it is from mere interpolation, `between`."""
+    off = fit.yx_um - between
+    return Stretch(
+        fit.yx_um,
+        math.hypot(fit.sigma_um, math.sqrt(float((off**2).mean()))),
+        math.hypot(fit.travel_sigma_um, math.sqrt(float(((off[-1] - off[0]) ** 2).mean()))),
+    )
+
+
+def _lone(far: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Those that have a neighbour on each side that is not far off: two in a row, or one at the end, are the stage's doing."""
+    lone = np.zeros_like(far)
+    lone[1:-1] = far[1:-1] & ~far[:-2] & ~far[2:]
+    return lone

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurd.deblur import light
-from deblurd.deblur.kernel import reblur
+from deblurd import light
 from deblurd.deblur.wiener import wiener
 from deblurd.frames import Encoding, MotionVector
+from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
 from deblurd.train.recipe import DegradeRecipe
 

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
 from skimage.metrics import structural_similarity
 
-from deblurd.deblur import light
-from deblurd.deblur.kernel import reblur
+from deblurd import light
 from deblurd.deblur.wiener import wiener
 from deblurd.errors import ModelError, NoInputError
 from deblurd.frames import MotionVector
+from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import expose, turned
 

@@ -26,7 +26,7 @@ from rich.progress import (
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from deblurd.deblur import light
+from deblurd import light
 from deblurd.errors import DataError, ModelError, NoInputError, OutputError, UsageError
 from deblurd.frames import MotionVector
 from deblurd.train.dataset import Images, check_trainable, list_images, load_images

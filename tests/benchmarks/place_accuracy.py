@@ -10,10 +10,10 @@ import time
 
 import cv2
 import numpy as np
-from scan_sets import SLIDE, Scan, ScanSet, make
 
 from deblurd.frames import Pixels
 from deblurd.place.placer import Placer
+from tests.benchmarks.scan_sets import SLIDE, Scan, ScanSet, make
 
 SIDE = ScanSet(rows=8, columns=8)
 MONO = SIDE.but(picture="fluorescence", dtype="uint16", color=False)

@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from deblurd.deblur.kernel import reblur
-from deblurd.deblur.light import from_linear, to_linear
 from deblurd.frames import MotionVector, Pixels, Pose, Tile
+from deblurd.kernel import reblur
+from deblurd.light import from_linear, to_linear
 
 
 def network(taps: NDArray[np.float32], *, output: str = "sharp", bias: float = 0.0) -> onnx.ModelProto:

@@ -13,9 +13,9 @@ import pytest
 from deblurd.deblur.consistency import residual
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.gate import gate, noise_sigma
-from deblurd.deblur.light import to_linear
 from deblurd.deblur.model import find_model
 from deblurd.frames import Gate, MotionVector, Pixels
+from deblurd.light import to_linear
 from tests.deblur.samples import MakeModel, blurred, identity_taps, network, psnr, tile, tissue
 
 ACROSS = MotionVector(0.0, 12.0)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deblurd.deblur.kernel import reblur
-from deblurd.deblur.light import Image
 from deblurd.deblur.wiener import wiener
 from deblurd.errors import DataError
 from deblurd.frames import MotionVector
+from deblurd.kernel import reblur
+from deblurd.light import Image
 
 NSR = 0.01
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from scan_sets import SLIDE, Scan, ScanSet, make
+from tests.benchmarks.scan_sets import SLIDE, Scan, ScanSet, make
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scan_sets import spots, tissue
 
 from deblurd.frames import Pixels
 from deblurd.place.pairwise import prepare, register
 from deblurd.place.subpixel import Match
+from tests.benchmarks.scan_sets import spots, tissue
 
 PICTURE = tissue(900, 900, 3)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scan_sets import Scan, ScanSet
 
 from deblurd.errors import DataError
 from deblurd.frames import MotionVector, Pixels, Pose, Tile
@@ -15,6 +15,7 @@ from deblurd.geometry import PixelToStage
 from deblurd.place import placer as placer_module
 from deblurd.place.placer import Placer
 from deblurd.place.solve import Solution
+from tests.benchmarks.scan_sets import Scan, ScanSet
 
 SMALL = ScanSet(rows=4, columns=5, tile_px=320, overlap=0.2)
 Floats = NDArray[np.float64]
@@ -180,3 +181,25 @@ def test_small_overlaps_join_islands(
     assert set(solution.island.values()) == {0}
     off = np.array([place.yx_px - scan.truth[n] for n, place in solution.places.items()])
     assert np.ptp(off, axis=0).max() < 0.3
+
+
+def test_a_repeated_pattern_is_placed_by_the_stage() -> None:
+    """Dots every 40 px match at every 40 px; the stage is right to a few."""
+    rng = np.random.default_rng(4)
+    grid = np.zeros((1400, 1400), np.float32)
+    grid[20::40, 20::40] = 1
+    picture = 230 - 2500 * cv2.GaussianBlur(grid, (0, 0), 3)
+    affine = PixelToStage.from_scale(0.5)
+    corners = [np.array([200.0 * r, 200.0 * c]) for r in range(4) for c in range(4)]
+    pixels = [
+        np.clip(picture[int(y) : int(y) + 256, int(x) : int(x) + 256] + rng.normal(0, 3, (256, 256)), 0, 255)
+        for y, x in corners
+    ]
+    tiles = [field.astype(np.uint8) for field in pixels]
+    placer = Placer(affine, (256, 256), 0.2, tiles.__getitem__, stage_sigma_px=3.0)
+    for n, corner in enumerate(corners):
+        y, x = affine.to_stage(corner + rng.normal(0, 3, 2))
+        pose = Pose(0.1 * n, float(y), float(x))
+        placer.add(Tile(n, 0, n, pose, MotionVector(0.0, 0.0), 5.0, (256, 256), ""), tiles[n])
+    off = places(placer.solve()) - np.array(corners)
+    assert np.ptp(off, axis=0).max() < 1.0

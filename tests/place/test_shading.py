@@ -7,10 +7,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from scan_sets import Scan, ScanSet
 
 from deblurd.place.pairwise import prepare
 from deblurd.place.shading import Shading
+from tests.benchmarks.scan_sets import Scan, ScanSet
 
 SMALL = ScanSet(rows=4, columns=4, tile_px=384, overlap=0.2)
 

@@ -108,6 +108,8 @@ def test_folder_taken_away_and_given_back(tmp_path: Path) -> None:
     shutil.move(slide, tmp_path / "elsewhere")
     with pytest.raises(OutputError, match="give the folder back"):
         recorder.record([item(1)])
+    with pytest.raises(OutputError, match="cannot trim"):
+        recorder.close()
     shutil.move(tmp_path / "elsewhere", slide)
     assert [tile.index for tile in recorder.record([item(1)])] == [1]
     assert recorder.verify() == []

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deblurd.deblur.light import from_linear, to_linear
 from deblurd.frames import Pixels
 from deblurd.geometry import PixelToStage
+from deblurd.light import from_linear, to_linear
 from deblurd.simulator.optics import Optics
 from deblurd.simulator.slide import VirtualSlide
 from deblurd.simulator.tissue import Tissue

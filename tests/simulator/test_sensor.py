@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deblurd.deblur.light import from_linear, to_linear
 from deblurd.frames import Encoding
+from deblurd.light import from_linear, to_linear
 from deblurd.simulator.sensor import Sensor
 
 

@@ -15,11 +15,11 @@ import pytest
 from pymmcore_plus.experimental.unicore import UniMMCore
 from scipy.ndimage import convolve, shift
 
-from deblurd.deblur.kernel import motion_kernel
-from deblurd.deblur.light import to_linear
 from deblurd.errors import DataError, NoInputError
 from deblurd.frames import MotionVector, Pixels
 from deblurd.geometry import PixelToStage
+from deblurd.kernel import motion_kernel
+from deblurd.light import to_linear
 from deblurd.settings import SimulatorSettings
 from deblurd.simulator.camera import MISSED, Truth
 from deblurd.simulator.simulation import CAMERA, FOCUS, XY_STAGE, Simulation, footprint_mb

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deblurd.deblur import light
-from deblurd.deblur.kernel import reblur
+from deblurd import light
 from deblurd.frames import MotionVector
+from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import as_tracked, degrade, draw_example, draw_motion, expose, turned
 from deblurd.train.recipe import DegradeRecipe, Recipe

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deblurd.deblur import light
-from deblurd.deblur.kernel import reblur
+from deblurd import light
 from deblurd.errors import ModelError, NoInputError
 from deblurd.frames import MotionVector
+from deblurd.kernel import reblur
 from deblurd.train.card import card, quality_table
 from deblurd.train.dataset import Entry, Images
 from deblurd.train.evaluate import (

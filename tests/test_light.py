@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deblurd.deblur.light import decode, encode, from_linear, to_linear
 from deblurd.errors import DataError
 from deblurd.frames import Encoding, Pixels
+from deblurd.light import decode, encode, from_linear, to_linear
 
 ENCODINGS: tuple[Encoding, ...] = ("linear", "srgb")
 

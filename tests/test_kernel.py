@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deblurd.deblur.kernel import CROSS_PX, axis_of, motion_kernel, reblur
-from deblurd.deblur.light import Image
 from deblurd.errors import DataError
 from deblurd.frames import MotionVector
+from deblurd.kernel import CROSS_PX, axis_of, motion_kernel, reblur
+from deblurd.light import Image
 
 travel = st.floats(-60, 60)
 bend = st.floats(-4, 4)

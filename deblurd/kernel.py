@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurd.deblur.light import Image
 from deblurd.errors import DataError
 from deblurd.frames import MotionVector
+from deblurd.light import Image
 
 STEPS_PER_PX = 32
 """Positions along the path per pixel of travel; the sum is then within 1e-4 of the integral."""

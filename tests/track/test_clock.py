@@ -1,0 +1,141 @@
+"""Exposure times out of arrivals that are late, jittery, stalled, and follow exposures that never came."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from deblurd.track.clock import FrameClock
+
+Floats = NDArray[np.float64]
+EXPOSURE_S, LATENCY_S = 0.01, 0.012
+
+
+def errors(
+    beats: NDArray[np.int64], late_s: Floats, period_s: float, *, behind: int = 5, warm: int = 20
+) -> Floats:
+    """By how much (s) exposure ends are wrong, when each frame is asked for `behind` frames later."""
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    end = 5000.0 + beats * period_s
+    wrong = []
+    for i, arrived in enumerate(end + LATENCY_S + late_s):
+        clock.see(i, float(arrived))
+        asked = i - behind
+        if asked >= warm and clock.is_settled(asked):
+            times = clock.exposure(asked)
+            assert times is not None
+            wrong.append(times[2] - end[asked])
+    return np.array(wrong)
+
+
+def rms(values: Floats) -> float:
+    return float(np.sqrt((values**2).mean()))
+
+
+def skewed(rng: np.random.Generator, sd_s: float, n: int) -> Floats:
+    """Mean nought, with a tail on the late side."""
+    return np.asarray(rng.gamma(2, sd_s / math.sqrt(2), n) - math.sqrt(2) * sd_s)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_line_is_ten_times_better_than_an_arrival(seed: int) -> None:
+    late = skewed(np.random.default_rng(seed), 0.003, 1500)
+    assert rms(errors(np.arange(1500), late, 1 / 30, warm=60)) < 0.00032
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2])
+@pytest.mark.parametrize("seed", range(3))
+def test_exposures_that_were_left_out_move_later_frames_by_whole_periods(share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    beats = np.cumsum(1 + (rng.random(600) < share))
+    assert np.abs(errors(beats, skewed(rng, 0.002, 600), 1 / 30)).max() < 0.004
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_frame_that_is_merely_late_moves_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    late = skewed(rng, 0.001, 600) + np.where(rng.random(600) < 0.05, rng.exponential(0.05, 600), 0)
+    assert np.abs(errors(np.arange(600), late, 1 / 30)).max() < 0.004
+
+
+def test_a_burst_after_a_stall_moves_nothing() -> None:
+    """At 400 frames/s the computer stands still for 30 ms: twelve frames come at once."""
+    late = skewed(np.random.default_rng(0), 0.0002, 1000)
+    late[500:512] += np.arange(12, 0, -1) * 0.0025
+    assert np.abs(errors(np.arange(1000), late, 0.0025, behind=20)).max() < 0.0005
+
+
+@pytest.mark.parametrize("period_s", [0.0025, 0.005])
+def test_jitter_that_is_longer_than_the_period_is_averaged_away(period_s: float) -> None:
+    late = skewed(np.random.default_rng(1), 0.003, 2000)
+    assert rms(errors(np.arange(2000), late, period_s, behind=30, warm=200)) < 0.0006
+
+
+def test_a_camera_that_changes_its_pace_is_followed() -> None:
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    end = np.cumsum(np.where(np.arange(400) < 200, 0.033, 0.05))
+    for i, t in enumerate(end + LATENCY_S):
+        clock.see(i, float(t))
+    times = clock.exposure(399)
+    assert times is not None
+    assert times[2] == pytest.approx(end[399], abs=0.001)
+
+
+@given(
+    period_s=st.floats(0.004, 0.2),
+    offset_s=st.floats(0, 1e5),
+    gaps=st.lists(st.integers(1, 3), min_size=10, max_size=40),
+)
+@settings(max_examples=40, deadline=None)
+def test_gaps_in_the_numbers_are_no_matter(period_s: float, offset_s: float, gaps: list[int]) -> None:
+    numbers = np.cumsum(gaps)
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    for number in numbers:
+        clock.see(int(number), offset_s + period_s * int(number) + LATENCY_S)
+    for number in numbers:
+        times = clock.exposure(int(number))
+        assert times is not None
+        assert times[2] == pytest.approx(offset_s + period_s * int(number), abs=1e-5)
+        assert times[2] - times[0] == pytest.approx(EXPOSURE_S)
+        assert times[1] == pytest.approx((times[0] + times[2]) / 2)
+
+
+def test_it_needs_eight_frames_and_gets_surer() -> None:
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    late = skewed(np.random.default_rng(2), 0.003, 500)
+    sigmas = []
+    for i in range(500):
+        assert (clock.exposure(0) is None) == (i < 8)
+        assert not clock.is_settled(i) or i >= 8
+        clock.see(i, i / 30 + float(late[i]))
+        sigmas.append(clock.sigma_s)
+    assert sigmas[5] == math.inf
+    assert sigmas[-1] < 0.4 * sigmas[40]
+    assert clock.period_s == pytest.approx(1 / 30, rel=0.001)
+
+
+def test_the_newest_late_frame_waits_until_it_is_clear_what_it_means() -> None:
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    for i in range(50):
+        clock.see(i, i / 30)
+    clock.see(50, 51.2 / 30)
+    assert clock.is_settled(49)
+    assert not clock.is_settled(50)
+    for i in range(51, 55):
+        clock.see(i, i / 30)
+    assert clock.is_settled(50)
+    times = clock.exposure(50)
+    assert times is not None
+    assert times[2] + LATENCY_S == pytest.approx(50 / 30, abs=0.001)
+
+
+def test_memory_is_bounded() -> None:
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    for i in range(3000):
+        clock.see(i, i / 400)
+    assert len(clock._numbers) <= 1024
