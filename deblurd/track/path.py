@@ -19,6 +19,7 @@ _AFTER_READINGS = 2.0
 _OUTLIER = 5.0
 _TRUST = 2.0
 _FARTHEST = 4.5
+_FOLLOWS = 3.0
 _WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
 """Half widths of the fits, in units of what must follow a time, and their degrees: the first that explains the readings is taken."""
 
@@ -108,7 +109,7 @@ class StagePath:
         between = np.stack([np.interp(times_s, t, axis) for axis in yx.T], axis=1)
         if not fits:
             return Stretch(between, noise_um, math.sqrt(2) * noise_um)
-        return fits[0] if len(fits) == 1 else _doubted(fits[-1], between)
+        return fits[0] if len(fits) == 1 else _doubted(fits[-1], between, explained, noise_um)
 
     @staticmethod
     def _after_s(t: Floats) -> float:
@@ -172,13 +173,19 @@ def _fit(
     )
 
 
-def _doubted(fit: Stretch, between: Floats) -> Stretch:
-    """With the uncertainty that a fit has where the motion is not constant: how far it is from mere interpolation, `between`."""
+def _doubted(fit: Stretch, between: Floats, explained: bool, noise_um: float) -> Stretch:
+    """Where the motion is not constant: the last `fit`, or interpolated readings, `between`, where it misses them by more than noise does.
+
+    In steep ramps those are ten times nearer to the truth. How far the two are apart makes the uncertainty.
+    """
     off = fit.yx_um - between
+    apart = math.sqrt(float((off**2).mean()))
+    follows = explained or apart < _FOLLOWS * noise_um
+    share = 1.0 if follows else 0.5
     return Stretch(
-        fit.yx_um,
-        math.hypot(fit.sigma_um, math.sqrt(float((off**2).mean()))),
-        math.hypot(fit.travel_sigma_um, math.sqrt(float(((off[-1] - off[0]) ** 2).mean()))),
+        fit.yx_um if follows else between,
+        math.hypot(fit.sigma_um, share * apart),
+        math.hypot(fit.travel_sigma_um, share * math.sqrt(float(((off[-1] - off[0]) ** 2).mean()))),
     )
 
 
