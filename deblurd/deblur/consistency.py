@@ -43,6 +43,11 @@ def residual(raw: Image, result: Image, motion: MotionVector, noise: float) -> f
     mean_square = float(np.mean(np.square(difference), dtype=np.float64))
     if not math.isfinite(mean_square):
         return math.inf
-    contrast = float((raw - cv2.blur(raw, (_FINE_PX, _FINE_PX)))[inside].std())
+    contrast = fine_contrast(raw[inside])
     floor = math.hypot(noise, UNEXPLAINED * contrast)
     return math.sqrt(mean_square) / max(floor, 1e-6)
+
+
+def fine_contrast(luminance: Image) -> float:
+    """Standard deviation of (H, W) without what varies more slowly than some 25 px."""
+    return float((luminance - cv2.blur(luminance, (_FINE_PX, _FINE_PX))).std())

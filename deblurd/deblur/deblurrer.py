@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from deblurd.deblur.consistency import residual
+from deblurd.deblur.consistency import fine_contrast, residual
 from deblurd.deblur.engine import Device, Engine
 from deblurd.deblur.gate import gate, noise_sigma
 from deblurd.deblur.model import Model, ModelFile
@@ -26,8 +26,15 @@ log = logging.getLogger(__name__)
 _LUMINANCE = np.array([0.25, 0.5, 0.25], np.float32)
 """Nearly the shares of noise in the channels of a Bayer camera; for checks, not for looks."""
 
-_FAITHFUL_NSR = 0.5
-"""Of the step back to the measured pixels: 0.3 to 1 gain 0.03 to 0.2 dB at 5 to 40 px, and bring a right result's residual from up to 2.2 under 1."""
+_FAITHFUL_STEPS = 2
+_FAITHFUL_NSR = 0.05
+_FAITHFUL_NOISE = 10.0
+"""Steps back to the measured pixels. Two gain 0.4 to 1 dB where there is light (20,000 electrons), and hardly lose (0.1 dB) at a tenth of it, as
+the ratio rises with the noise; four gain 0.1 dB more for twice the time."""
+
+
+_INVENTED = 2.0
+"""A network whose residual is more than this many times the limit is not brought back, but refused: right ones reach 1.6, painted-in nuclei 2.5 and more."""
 
 
 @dataclass(slots=True)
@@ -156,8 +163,11 @@ class Deblurrer:
             if not np.isfinite(job.sharp).all():
                 measured = float("inf")
             else:
-                light = _faithful(decode(job.sharp), job) if self._engines else np.clip(job.sharp, 0, 1)
-                measured = residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
+                light = decode(job.sharp) if self._engines else np.clip(job.sharp, 0, 1)
+                measured = _residual(light, job)
+                if self._engines and measured <= _INVENTED * self._limit:
+                    light = _faithful(light, job)
+                    measured = _residual(light, job)
             # a tile of which nothing can be compared (all saturated) holds nothing to deblur either
             if measured <= self._limit:
                 if self._flat_field is not None:
@@ -176,10 +186,21 @@ class Deblurrer:
         return DeblurredTile(job.tile.index, job.raw, 1, job.gate, measured, _sharpness(job.tile.motion, 2.0))
 
 
+def _residual(light: Image, job: _Job) -> float:
+    return residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
+
+
 def _faithful(light: Image, job: _Job) -> Image:
-    """What a network made of a tile, brought nearer to what was measured: plus the sharpened rest that it leaves unexplained."""
-    rest = job.linear - reblur(light, job.tile.motion)
-    return np.asarray(np.clip(light + wiener(rest, job.tile.motion, _FAITHFUL_NSR), 0, 1), np.float32)
+    """What a network made of a tile, brought nearer to what was measured: plus the sharpened rest that it leaves unexplained, twice.
+
+    A projected, preconditioned gradient descent (Landweber 1951) on the difference from the raw tile, with light held to 0..1.
+    """
+    noise_ratio = job.noise / max(fine_contrast(job.luminance), 1e-6)
+    nsr = _FAITHFUL_NSR + _FAITHFUL_NOISE * noise_ratio**2
+    for _ in range(_FAITHFUL_STEPS):
+        rest = job.linear - reblur(light, job.tile.motion)
+        light = np.clip(light + wiener(rest, job.tile.motion, nsr), 0, 1)
+    return np.asarray(light, np.float32)
 
 
 def _sharpness(motion: MotionVector, half_px: float) -> float:
