@@ -185,7 +185,7 @@ class Placer:
     def _usual_px(self) -> float:
         """How far tiles are usually from where the stage says, with room to spare: 4.2 standard deviations."""
         if len(self._surprises_px) < 8:
-            return self._wide_px
+            return min(4.0 * self._stage_sigma_px, self._wide_px)
         return max(NEAR_PX, 4.0 * float(np.median(self._surprises_px)))
 
     def _first_place(self, edges: Sequence[Edge], expected: Array, stage_sigma_px: float) -> Place:

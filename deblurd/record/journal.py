@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -161,9 +161,14 @@ class Journal:
             return connection.execute("SELECT utc, t_s, kind, text FROM events ORDER BY rowid").fetchall()
 
     def close(self) -> None:
-        """Folds the write-ahead log into the file; a later call opens the journal again."""
+        """Folds the write-ahead log into the file, so that it is whole by itself; a later call opens the journal again."""
         with self._lock:
             if self._connection is not None:
+                with suppress(
+                    sqlite3.Error
+                ):  # in use elsewhere: then the log stays beside it, and is as good
+                    self._connection.execute("PRAGMA busy_timeout = 100")
+                    self._connection.execute("PRAGMA journal_mode = DELETE")
                 self._connection.close()
                 self._connection = None
 
