@@ -13,6 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.errors import DeblurdError
 from deblurd.frames import DeblurredTile, Frame, Pixels, Place, Tile
@@ -25,6 +28,10 @@ from deblurd.slides.painter import Camera, Painter
 from deblurd.stages import Stage
 
 log = logging.getLogger(__name__)
+
+SOLVE_FIRST = 8
+SOLVE_GROWTH = 1.5
+"""All tiles are solved for when there are so many, and again at so many times as many."""
 
 WAITING_FRAMES = 8
 """Frames with pixels that may wait for the disk; also deblurred tiles that may wait for the painter."""
@@ -57,6 +64,10 @@ class Finished:
     failure: Exception | None
 
 
+Paint = DeblurredTile | dict[int, Place] | NDArray[np.float32]
+"""For the mosaic: a tile's pixels, places of tiles, or the gain that evens the light out."""
+
+
 class SlidePipeline:
     """From chosen frames to the finished mosaic of one slide.
 
@@ -76,9 +87,10 @@ class SlidePipeline:
         )
         self._shading = settings.mosaic.shading == "auto"
         self._gates: dict[str, int] = {}
-        self._solve_at = 4
+        self._solve_at = SOLVE_FIRST
+        self._gain_is_set = False
         self._acknowledged = threading.Event()
-        self._mosaic: Stage[DeblurredTile | dict[int, Place]] = Stage(
+        self._mosaic: Stage[Paint] = Stage(
             "mosaic", self._paint, most=4, room=WAITING_FRAMES, when_idle=self._render
         )
         self._deblur: Stage[Tile] = Stage("deblur", self._take_blur_out, most=settings.deblur.batch)
@@ -92,7 +104,7 @@ class SlidePipeline:
     @property
     def stages(
         self,
-    ) -> tuple[Stage[tuple[Frame, Tile]], Stage[Tile], Stage[Tile], Stage[DeblurredTile | dict[int, Place]]]:
+    ) -> tuple[Stage[tuple[Frame, Tile]], Stage[Tile], Stage[Tile], Stage[Paint]]:
         return (self._record, self._place, self._deblur, self._mosaic)
 
     @property
@@ -132,7 +144,8 @@ class SlidePipeline:
         if failure is None:
             try:
                 self._painter.move(solution.places)
-                self._set_gain()
+                if not self._gain_is_set and (gain := self._gain()) is not None:
+                    self._set_gain(gain)
                 self._journal.set_places(solution.places)
                 summary = self._painter.finish(self._journal.rows())
             except (DeblurdError, OSError) as err:
@@ -166,9 +179,16 @@ class SlidePipeline:
             place = self._placer.add(tile, self._read(tile.index))
             self._mosaic.put({tile.index: place})
             self._deblur.put(tile)
+            if (
+                not self._gain_is_set
+                and self._placer.shading.is_settled
+                and (gain := self._gain()) is not None
+            ):
+                self._gain_is_set = True
+                self._mosaic.put(gain)
         if self._place.done >= self._solve_at:
             # each solve moves all tiles: at a growing distance, their cost stays in proportion to the tiles
-            self._solve_at = int(1.25 * self._place.done) + 1
+            self._solve_at = int(SOLVE_GROWTH * self._place.done) + 1
             self._mosaic.put(dict(self._placer.solve().places))
 
     def _take_blur_out(self, tiles: list[Tile]) -> None:
@@ -176,12 +196,14 @@ class SlidePipeline:
             self._gates[result.gate] = self._gates.get(result.gate, 0) + 1
             self._mosaic.put(result)
 
-    def _paint(self, items: list[DeblurredTile | dict[int, Place]]) -> None:
+    def _paint(self, items: list[Paint]) -> None:
         for item in items:
             if isinstance(item, DeblurredTile):
                 self._painter.add(item)
-            else:
+            elif isinstance(item, dict):
                 self._painter.move(item)
+            else:
+                self._set_gain(item)
         results = [item for item in items if isinstance(item, DeblurredTile)]
         if results:
             self._journal.set_deblurred(results, self._deblurrer.name)
@@ -189,11 +211,12 @@ class SlidePipeline:
     def _render(self) -> None:
         self._painter.render_due(time.perf_counter())
 
-    def _set_gain(self) -> None:
-        gain = self._placer.shading.gain() if self._shading else None
-        if gain is not None:
-            self._painter.set_gain(gain)
-            self._journal.set_slide("gain", json.dumps(gain.round(5).tolist()))
+    def _gain(self) -> NDArray[np.float32] | None:
+        return self._placer.shading.gain() if self._shading else None
+
+    def _set_gain(self, gain: NDArray[np.float32]) -> None:
+        self._painter.set_gain(gain)
+        self._journal.set_slide("gain", json.dumps(gain.round(5).tolist()))
 
 
 def describe_gates(gates: dict[str, int]) -> str:

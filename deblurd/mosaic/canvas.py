@@ -28,6 +28,7 @@ class Canvas:
         self._wanted_at: dict[int, NDArray[np.float64]] = {}
         self._touching: dict[Shard, set[int]] = {}
         self._dirty: dict[Shard, float] = {}
+        self._complete: dict[Shard, bool] = {}
 
     @property
     def origin_px(self) -> NDArray[np.float64]:
@@ -53,10 +54,12 @@ class Canvas:
             for shard in self._shards(before):
                 self._touching[shard].discard(index)
                 self._dirty[shard] = now_s
+                self._complete.pop(shard, None)
         self._painted_at[index] = centre_px
         for shard in self._shards(centre_px):
             self._touching.setdefault(shard, set()).add(index)
             self._dirty[shard] = now_s
+            self._complete.pop(shard, None)
 
     def settle(self, now_s: float, tolerance_px: float) -> None:
         """Moves every tile that is painted more than `tolerance_px` from where it belongs."""
@@ -76,7 +79,9 @@ class Canvas:
         """A shard to paint now: one that is covered all over, else the one that has waited longest, over `refresh_s`."""
         oldest: Shard | None = None
         for shard, since_s in self._dirty.items():
-            if self._is_complete(shard):
+            if shard not in self._complete:
+                self._complete[shard] = self._is_complete(shard)
+            if self._complete[shard]:
                 return shard
             if oldest is None or since_s < self._dirty[oldest]:
                 oldest = shard

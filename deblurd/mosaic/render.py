@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ class Brush:
         order of `tiles` in its last rounding only: give them in the order of their numbers.
         """
         shape = (window.height, window.width)
-        total = np.zeros((*shape, channels), np.float32)
+        total = np.zeros((channels, *shape), np.float32)  # in planes: a weight is the same for all channels
         weights, best = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         source = np.zeros(shape, np.uint8)
         full = float(np.iinfo(dtype).max)
@@ -112,18 +112,25 @@ class Brush:
                 continue
             values, weight, gain = self._resample(tile, window, box)
             weight *= np.float32(tile.sharpness**_SHARPNESS_POWER)
-            if gain is not None:
-                values = (values + offset) * gain[..., None] - offset
-            total[box] += values * weight[..., None]
+            for channel, plane in zip(total, values, strict=True):
+                if gain is not None:
+                    plane += offset
+                    plane *= gain
+                    plane -= offset
+                plane *= weight
+                channel[box] += plane
             weights[box] += weight
             stronger = weight > best[box]
             best[box][stronger] = weight[stronger]
             source[box][stronger] = tile.source
-        painted = weights > 0
-        total /= np.where(painted, weights, 1)[..., None]
-        np.clip(total + np.float32(0.5), 0, full, out=total)
-        total[~painted] = 0
-        return total.astype(dtype), source
+        out = np.zeros((*shape, channels), dtype)
+        np.maximum(weights, np.float32(1e-30), out=weights)
+        for n, channel in enumerate(total):
+            channel /= weights
+            np.clip(channel + np.float32(0.5), 0, full, out=channel)
+            channel[source == 0] = 0
+            out[..., n] = channel
+        return out, source
 
     def _box(self, window: Window, centre: NDArray[np.float64]) -> tuple[slice, slice] | None:
         """The part of the window that a tile may touch."""
@@ -136,8 +143,8 @@ class Brush:
 
     def _resample(
         self, tile: PlacedTile, window: Window, box: tuple[slice, slice]
-    ) -> tuple[Float, Float, Float | None]:
-        """Values (h, w, c), weights (h, w) and gain of a tile on the pixels of `box`."""
+    ) -> tuple[Sequence[Float], Float, Float | None]:
+        """Values (h, w) of each channel, weights (h, w) and gain of a tile on the pixels of `box`."""
         image = self.oriented(tile.pixels)
         if image.ndim == 2:
             image = image[..., None]
@@ -162,11 +169,11 @@ class Brush:
                 cv2.warpAffine(self._gain, back, to, flags=linear, borderMode=cv2.BORDER_REPLICATE),
                 np.float32,
             )
-        return values.reshape(*size, -1).astype(np.float32), np.asarray(weight, np.float32), gain
+        return _planes(values.reshape(*size, -1)), np.asarray(weight, np.float32), gain
 
     def _shifted(
         self, image: Pixels, start: NDArray[np.float64], size: tuple[int, int]
-    ) -> tuple[Float, Float, Float | None]:
+    ) -> tuple[Sequence[Float], Float, Float | None]:
         """The same for a tile that is not turned: a separable shift by less than a pixel. start: where the box begins in the tile."""
         whole = np.floor(start + 1e-9).astype(int)
         part = start - whole
@@ -188,7 +195,12 @@ class Brush:
         inner = slice(whole[0] - y0, whole[0] - y0 + size[0]), slice(whole[1] - x0, whole[1] - x0 + size[1])
         outer = slice(whole[0], whole[0] + size[0]), slice(whole[1], whole[1] + size[1])
         gain = None if self._gain is None else self._gain[outer]
-        return values[inner], self._weight[outer].copy(), gain
+        return _planes(values[inner]), self._weight[outer].copy(), gain
+
+
+def _planes(values: NDArray[Any]) -> list[Float]:
+    """Each channel of (h, w, c) by itself, float32."""
+    return [np.asarray(plane, np.float32) for plane in cv2.split(np.ascontiguousarray(values, np.float32))]
 
 
 def _nearest_turn(rotation: Matrix) -> Matrix:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.errors import OutputError
-from deblurd.frames import DeblurredTile, Encoding, Place
+from deblurd.frames import DeblurredTile, Encoding, Pixels, Place
 from deblurd.geometry import Matrix, PixelToStage
 from deblurd.mosaic.canvas import Canvas, Shard
 from deblurd.mosaic.render import Brush, PlacedTile, Window
@@ -114,8 +117,7 @@ class MosaicWriter:
         if self._canvas.tiles == 0:
             return MosaicSummary(0, 0, 0.0, 0, 0, 0.0)
         self._canvas.settle(time.perf_counter(), FINAL_MOVE_PX)
-        for shard in self._canvas.all_dirty():
-            self._paint(shard)
+        self._paint_all(self._canvas.all_dirty())
         used = self._canvas.used_px()
         height, width = self._store.finish(used, self._origin_um())
         try:
@@ -134,11 +136,30 @@ class MosaicWriter:
             round(self._paint_s, 3),
         )
 
+    def _paint_all(self, shards: Sequence[Shard]) -> None:
+        """Like `_paint` of each, but several are painted at once, while one after the other is written; few wait in memory."""
+        workers = os.cpu_count() or 1
+        with ThreadPoolExecutor(workers, thread_name_prefix="deblurd-paint") as pool:
+            coming = deque(pool.submit(self._painted_window, shard) for shard in shards[: 2 * workers])
+            for n, shard in enumerate(shards):
+                painted = coming.popleft().result()
+                if n + 2 * workers < len(shards):
+                    coming.append(pool.submit(self._painted_window, shards[n + 2 * workers]))
+                self._keep(shard, *painted)
+
     def _paint(self, shard: Shard) -> None:
+        self._keep(shard, *self._painted_window(shard))
+
+    def _painted_window(self, shard: Shard) -> tuple[Pixels, NDArray[np.uint8], float]:
+        """Pixels and provenance of a shard, and the seconds that they took."""
         began_s = time.perf_counter()
         side = self._shard_px
         window = Window(shard[0] * side, shard[1] * side, side, side)
         pixels, source = self._brush.paint(window, self._tiles(shard), self._dtype, self._channels)
+        return pixels, source, time.perf_counter() - began_s
+
+    def _keep(self, shard: Shard, pixels: Pixels, source: NDArray[np.uint8], seconds: float) -> None:
+        began_s = time.perf_counter() - seconds
         self._store.write(shard, pixels, source)
         self._canvas.clean(shard)
         self._covered[shard] = int(np.count_nonzero(source))

@@ -16,6 +16,9 @@ DEGREE = 4
 MIN_BLOCKS = 300
 """Fewer compared blocks say nothing that is worth correcting."""
 
+SETTLED_BLOCKS = 6000
+"""More change little: the correction then stands, so that what is painted stays painted."""
+
 _SIGMA_LOG = 0.3
 """How large the coefficients of the logarithm of the light may be expected to be: a weak prior."""
 
@@ -37,8 +40,15 @@ class Shading:
         self._blocks, self._square = 0, 0.0
         self._encoding: Encoding = encoding
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether enough was seen; from then on `gain` stays what it is."""
+        return self._blocks >= SETTLED_BLOCKS
+
     def add(self, a: Pixels, b: Pixels, shift: NDArray[np.float64]) -> None:
-        """Compares the overlap of two grey tiles (H, W); b lies at `shift` (2,) px from a."""
+        """Compares the overlap of two grey tiles (H, W); b lies at `shift` (2,) px from a. Nothing more once it is settled."""
+        if self.is_settled:
+            return
         dy, dx = (round(float(d)) for d in shift)
         top, left = max(0, dy), max(0, dx)
         height, width = self._height - abs(dy), self._width - abs(dx)

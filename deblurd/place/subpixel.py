@@ -40,6 +40,9 @@ SMOOTH_PX = (1.0, 3.0)
 """Standard deviation of the smoothing against noise; the stronger one for overlaps that are mostly noise."""
 
 _NOISY_SCORE = 0.8
+_LAST_STEP_PX = 0.03
+"""The step after one so small would be a hundred times smaller still."""
+
 _INNER = (slice(3, -3), slice(3, -3))
 _CENTRAL, _ONE = np.array([-0.5, 0.0, 0.5]), np.ones(1)
 
@@ -155,7 +158,7 @@ def _lucas_kanade(a: Image, b: Image, start: Vector, smooth_px: float) -> Match 
             return None
         step = np.linalg.solve(tensor, (gradient @ residual).astype(np.float64))
         d = d + np.clip(step, -1.0, 1.0)
-        if np.abs(d).max() > 1.5 or np.abs(step).max() < 0.01:
+        if np.abs(d).max() > 1.5 or np.abs(step).max() < _LAST_STEP_PX:
             break
     of_noise = _gradient(half)
     signal = tensor - of_noise @ of_noise.T
@@ -182,8 +185,8 @@ def _gradient(image: Image) -> Image:
 
 def _is_flat(tensor: Vector) -> bool:
     """Whether a structure tensor (2, 2) leaves a direction open."""
-    trace = float(np.trace(tensor))
-    return trace <= 0.0 or float(np.linalg.det(tensor)) <= 1e-4 * trace**2
+    (yy, yx), (xy, xx) = tensor.tolist()
+    return bool(yy + xx <= 0.0 or yy * xx - yx * xy <= 1e-4 * (yy + xx) ** 2)
 
 
 def _moved(image: Image, d: Vector) -> Image:
@@ -192,6 +195,12 @@ def _moved(image: Image, d: Vector) -> Image:
 
 
 def _keys(d: float) -> Vector:
-    t = np.abs(np.arange(-2, 3) - d)
-    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-    return np.asarray(np.where(t <= 1, near, np.where(t < 2, far, 0.0)), dtype=np.float64)
+    """Five taps that read a line of pixels `d` after the third."""
+    taps = np.empty(5)
+    for n in range(5):
+        t = abs(n - 2 - d)
+        if t <= 1:
+            taps[n] = 1.5 * t**3 - 2.5 * t**2 + 1
+        else:
+            taps[n] = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
+    return taps
