@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +18,7 @@ from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import Model, find_model
 from deblurd.errors import DeblurdError, MicroscopeError
 from deblurd.host.disk import MB, DiskGuard
-from deblurd.host.lock import output_lock
+from deblurd.host.lock import output_lock, remove_lock
 from deblurd.settings import MicroscopeSettings, Settings
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Finding:
 def check(config_file: Path | None) -> list[Finding]:
     """Looks at all that a run needs; without a configuration, at what the simulator needs.
 
-    Opens and closes the microscope, unless another deblurd is at work on the same output, and creates the output folder where it is missing.
+    Opens and closes the microscope, unless another deblurd is at work on the same output. Leaves nothing behind.
     """
     findings: list[Finding] = []
 
@@ -66,9 +67,6 @@ def check(config_file: Path | None) -> list[Finding]:
 
 def table(findings: list[Finding]) -> Table:
     out = Table("part", "", Column("finding", overflow="fold"), title="deblurd check", title_justify="left")
-    out.add_column()
-    out.add_column()
-    out.add_column(overflow="fold")
     for each in findings:
         out.add_row(each.part, "[red]FAIL[/]" if each.exit_code else "[green]OK[/]", escape(each.text))
     return out
@@ -137,5 +135,13 @@ def _disk(settings: Settings) -> tuple[str, None]:
 
 
 def _lock(settings: Settings) -> tuple[str, bool]:
-    with output_lock(settings.mosaic.output):
-        return f"{settings.mosaic.output} is free and can be written", True
+    output = settings.mosaic.output
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    with output_lock(output):
+        pass
+    if made:
+        remove_lock(output)
+        for folder in made:
+            with suppress(OSError):  # somebody has put something there meanwhile
+                folder.rmdir()
+    return f"{output} is free and can be written", True

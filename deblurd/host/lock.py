@@ -80,3 +80,9 @@ class OutputLock:
 def output_lock(folder: Path) -> OutputLock:
     """The lock of an output folder, not yet acquired."""
     return OutputLock(folder)
+
+
+def remove_lock(folder: Path) -> None:
+    """Takes away the files of a lock that is not held; only where nobody else can want it, as in a folder just made."""
+    for file in (folder / LOCK_NAME, folder / HOLDER_NAME):
+        file.unlink(missing_ok=True)
