@@ -14,8 +14,9 @@ import numpy as np
 
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import find_model
-from deblurd.errors import DataError, OutputError, UsageError
+from deblurd.errors import OutputError, UsageError
 from deblurd.frames import DeblurredTile, Encoding, Gate, MotionVector, Pixels, Pose, Tile
+from deblurd.imagefiles import read_image
 
 _WORDS: dict[Gate, str] = {
     "deblur": "deblurred",
@@ -78,7 +79,7 @@ def deblur_images(
 
 
 def _one(path: Path, motion: MotionVector, deblurrer: Deblurrer, output: Path) -> ImageResult:
-    image = _read(path)
+    image = read_image(path)
     colour, alpha = (
         (image[..., :3], image[..., 3:]) if image.ndim == 3 and image.shape[2] == 4 else (image, None)
     )
@@ -92,26 +93,6 @@ def _one(path: Path, motion: MotionVector, deblurrer: Deblurrer, output: Path) -
     _write(target, pixels)
     _write_json(target, result, deblurrer, motion)
     return ImageResult(path, target, result.gate, result.residual, f"{target}: {_WORDS[result.gate]}")
-
-
-def _read(path: Path) -> Pixels:
-    """(H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16."""
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as err:
-        raise DataError(f"{path} cannot be read ({err.strerror}): check the file") from err
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise DataError(
-            f"{path} is not an image that can be read, it may be cut short: export it again as PNG or TIFF"
-        )
-    if image.dtype not in (np.uint8, np.uint16):
-        raise DataError(
-            f"{path} holds {image.dtype} values, but only 8 and 16 bit are known: convert it first"
-        )
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray(image)
 
 
 def _write(target: Path, pixels: Pixels) -> None:

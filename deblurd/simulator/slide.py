@@ -11,7 +11,6 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
-from xml.etree import ElementTree
 
 import numpy as np
 import openslide
@@ -20,12 +19,10 @@ from PIL import Image, UnidentifiedImageError
 
 from deblurd.errors import DataError, NoInputError
 from deblurd.frames import Pixels
+from deblurd.imagefiles import believable_pixel_um, tiff_pixel_um
 from deblurd.simulator.tissue import EMPTY_GLASS, Tissue
 
 DEFAULT_PIXEL_SIZE_UM = 0.5
-_LARGEST_PIXEL_UM = 20.0
-"""Metadata that say more are screen or print resolutions."""
-
 _TIFFFILE_DECODES = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLATE)
 """What tifffile reads without further packages; Pillow has libtiff for the rest."""
 
@@ -175,17 +172,18 @@ def _open(path: Path) -> tuple[Source, float | None]:
     if openslide.OpenSlide.detect_format(path) is not None:
         slide = openslide.OpenSlide(path)
         mpp = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
-        return _Cached(_OpenSlide(slide, path)), _sane(float(mpp)) if mpp else None
+        return _Cached(_OpenSlide(slide, path)), believable_pixel_um(float(mpp)) if mpp else None
     if path.suffix.lower() in (".tif", ".tiff"):
         with tifffile.TiffFile(path) as tiff:
-            found, page = _tiff_pixel_um(tiff), tiff.pages.first
+            found, page = tiff_pixel_um(tiff), tiff.pages.first
             if page.compression in _TIFFFILE_DECODES:
                 return _Array(_eight_bit(page.asarray(), path)), found
             with Image.open(path) as image:
                 return _decoded(image, path), found
     with Image.open(path) as image:
         dpi = image.info.get("dpi")
-        return _decoded(image, path), _sane(25400.0 / float(dpi[0])) if dpi and dpi[0] > 0 else None
+        found = believable_pixel_um(25400.0 / float(dpi[0])) if dpi and dpi[0] > 0 else None
+        return _decoded(image, path), found
 
 
 def _decoded(image: Image.Image, path: Path) -> _Array:
@@ -221,20 +219,3 @@ def _eight_bit(pixels: Any, path: Path) -> Pixels:
     if array.shape[2] != 3:
         return np.repeat(array[..., :1], 3, axis=2)
     return np.ascontiguousarray(array)
-
-
-def _tiff_pixel_um(tiff: tifffile.TiffFile) -> float | None:
-    if tiff.ome_metadata:
-        for element in ElementTree.fromstring(tiff.ome_metadata).iter():
-            if element.tag.endswith("}Pixels") and element.get("PhysicalSizeXUnit", "µm") == "µm":
-                return _sane(float(element.get("PhysicalSizeX", "nan")))
-    page = tiff.pages.first
-    per_unit, unit = page.tags.get("XResolution"), page.tags.get("ResolutionUnit")
-    unit_um = {2: 25400.0, 3: 10000.0}.get(int(unit.value)) if unit is not None else None
-    if per_unit is None or unit_um is None or not per_unit.value[0]:
-        return None
-    return _sane(unit_um * per_unit.value[1] / per_unit.value[0])
-
-
-def _sane(pixel_um: float) -> float | None:
-    return pixel_um if 0 < pixel_um < _LARGEST_PIXEL_UM else None
