@@ -245,24 +245,10 @@ class Daemon:
     def _close_slide(self, slide: SlidePipeline, reason: str) -> None:
         slide.event("end", reason)
         finished = slide.finish()
-        state = "done" if finished.failure is None else "incomplete"
-        mosaic = finished.mosaic
-        slide.folder.write_manifest(
-            self._manifest(slide)
-            | {
-                "state": state,
-                "reason": reason if finished.failure is None else f"{reason}; {finished.failure}",
-                "ended": utc_now(),
-                "tiles": finished.tiles,
-                "acknowledged": finished.acknowledged,
-                "gates": finished.gates,
-                "weak_tiles": list(finished.weak_tiles),
-                "loop_closure_px": finished.loop_closure_px,
-                "mosaic": None if mosaic is None else mosaic.to_dict(),
-            }
-        )
+        content = self._manifest(slide) | finished.to_manifest(reason)
+        slide.folder.write_manifest(content)
         self.report.slides.append(finished)
-        log.info("slide %s: %s, %d tiles", slide.folder.name, state, finished.tiles)
+        log.info("slide %s: %s, %d tiles", slide.folder.name, content["state"], finished.tiles)
 
     # --- what things are ---
 

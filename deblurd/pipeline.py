@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ from deblurd.mosaic.writer import MosaicSummary
 from deblurd.place.placer import Placer
 from deblurd.record.recorder import Recorder
 from deblurd.settings import Settings
-from deblurd.slides.folder import SlideFolder
+from deblurd.slides.folder import SlideFolder, utc_now
 from deblurd.slides.painter import Camera, Painter
 from deblurd.stages import Stage
 
@@ -62,6 +64,21 @@ class Finished:
     loop_closure_px: float
     seconds: float
     failure: Exception | None
+
+    def to_manifest(self, reason: str) -> dict[str, Any]:
+        """What the slide's manifest says of its end. reason: why it ended."""
+        return {
+            "state": "done" if self.failure is None else "incomplete",
+            "reason": reason if self.failure is None else f"{reason}; {self.failure}",
+            "ended": utc_now(),
+            "tiles": self.tiles,
+            "acknowledged": self.acknowledged,
+            "gates": self.gates,
+            "weak_tiles": list(self.weak_tiles),
+            # JSON has no nan
+            "loop_closure_px": self.loop_closure_px if math.isfinite(self.loop_closure_px) else None,
+            "mosaic": None if self.mosaic is None else self.mosaic.to_dict(),
+        }
 
 
 Paint = DeblurredTile | dict[int, Place] | NDArray[np.float32]
