@@ -221,6 +221,32 @@ def _deblur(options: argparse.Namespace) -> None:
         print(result.text)
 
 
+def _stitch(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd.console import count_bar
+    from deblurd.host.signals import stop_on_signals
+    from deblurd.stitch import stitch_folder
+
+    stop = stop_on_signals()
+    with count_bar(Console(stderr=True), "stitching") as on_progress:
+        stitched = stitch_folder(
+            options.folder,
+            options.output,
+            pixel_size_um=options.pixel_size_um,
+            model=options.model,
+            overlap=options.overlap,
+            encoding=options.encoding,
+            on_progress=on_progress,
+            stop=stop,
+        )
+    finished = stitched.finished
+    for note in stitched.notes:
+        print(f"Note: {note}")
+    size = "" if finished.mosaic is None else f", {finished.mosaic.width_px} x {finished.mosaic.height_px} px"
+    print(f"{finished.folder.path}: {finished.tiles} tiles{size}, in {finished.seconds:.1f} s")
+
+
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -263,6 +289,7 @@ def _parser() -> Parser:
     _run_words(command("run", _run, "make a mosaic of every slide, until stopped"))
     _demo_words(command("demo", _demo, "scan a virtual slide and compare the mosaic with the truth"))
     _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
+    _stitch_words(command("stitch", _stitch, "make a mosaic of image files whose stage positions are known"))
     check = command("check", _check, "say whether this machine is ready for a run")
     check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
     return parser
@@ -363,3 +390,30 @@ def _deblur_words(parser: Parser) -> None:
     )
     add("--model", default="fast", metavar="NAME", help='or "wiener" (%(default)s)')
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+
+
+def _stitch_words(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="images, and tiles.csv with file,x_um,y_um (of the tile's centre; x right, y down) and maybe "
+        "t_s,exposure_ms,vx_um_s,vy_um_s",
+    )
+    add("--output", type=Path, required=True, metavar="DIR", help="folder that gets the slide's folder")
+    add(
+        "--pixel-size-um",
+        type=float,
+        metavar="F",
+        help="of the camera on the slide; what TIFFs say if absent",
+    )
+    add(
+        "--model", default="raw", metavar="NAME", help='takes blur out; "raw" takes nothing out (%(default)s)'
+    )
+    add("--overlap", type=float, metavar="F", help="share of a tile; by the positions if absent")
+    add(
+        "--encoding",
+        choices=("srgb", "linear"),
+        help="what a pixel value means; if absent, srgb for 8 bit and linear for 16",
+    )

@@ -8,7 +8,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Column, Table
 
 from deblurd.daemon import Status
@@ -42,6 +49,15 @@ def live_status(console: Console) -> Iterator[Callable[[Status], None]]:
             )
 
         yield show
+
+
+@contextmanager
+def count_bar(console: Console, description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of so many done of so many; gone when it is over."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def report_table(report: Mapping[str, Any]) -> Table:

@@ -67,6 +67,21 @@ class Scan:
         return np.asarray(np.hypot(*(off - np.median(off, axis=0)).T))
 
 
+def write_tiles(scan: Scan, folder: Path, suffix: str = ".png") -> Path:
+    """The scan as people have it: image files and ``tiles.csv``. Returns `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["file,x_um,y_um,t_s,exposure_ms,vx_um_s,vy_um_s"]
+    for tile, pixels in zip(scan.tiles, scan.pixels, strict=True):
+        name = f"tile_{tile.index:05d}{suffix}"
+        assert cv2.imwrite(str(folder / name), pixels if pixels.ndim == 2 else pixels[..., ::-1])
+        # the stage runs against the image
+        vy, vx = -scan.affine.to_stage(np.array([tile.motion.dy, tile.motion.dx])) / (tile.exposure_ms / 1000)
+        where = f"{tile.pose.x_um:.4f},{tile.pose.y_um:.4f},{tile.pose.t_s:.3f}"
+        lines.append(f"{name},{where},{tile.exposure_ms:g},{vx:.4f},{vy:.4f}")
+    (folder / "tiles.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
 def tissue(height: int, width: int, seed: int) -> NDArray[np.float32]:
     """(height, width, 3) float32 in 0..1: pink stroma of many scales with dark nuclei; looks enough like H&E."""
     rng = np.random.default_rng(seed)
