@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +119,14 @@ def _run(
     except (DataError, OutputError) as err:
         # what was recorded so far is finished, as in a scan
         failure = err
-    reason = "stopped" if stop.is_set() else "all tiles stitched" if failure is None else str(failure)
+    reason = "stopped" if stop.is_set() else "all tiles read" if failure is None else "not all tiles read"
     pipeline.event("end", reason)
     finished = _finish(pipeline, lambda painted: on_progress(painted, len(tiles.rows)))
+    finished = replace(finished, failure=finished.failure or failure)
     notes = (*tiles.notes, *_weak(tiles, finished))
     slide.write_manifest(manifest | finished.to_manifest(reason) | {"notes": notes})
-    failure = failure or finished.failure
-    if failure is not None:
-        raise failure
+    if finished.failure is not None:
+        raise finished.failure
     return Stitched(finished, _write_positions(tiles, finished, camera), notes)
 
 
