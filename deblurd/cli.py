@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from deblurd import __version__
 from deblurd.errors import DeblurdError, NoInputError, OutputError, UsageError
-from deblurd.host import logs
+from deblurd.host import logs, memory
 from deblurd.simulator.options import DemoOptions
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         logs.configure(verbose)
+        memory.keep_one_heap()
         code: int = options.run(options) or 0
         print(end="", flush=True)
     except DeblurdError as err:

@@ -19,7 +19,7 @@ from deblurd.place.solve import Solution, solve
 from deblurd.place.stage import Array, Directions, StageModel
 from deblurd.place.subpixel import Match
 
-CACHE_BYTES = 48 * 2**20
+CACHE_BYTES = 24 * 2**20
 """Prepared tiles kept in memory; others are read again."""
 
 MOST_NEIGHBOURS = 5

@@ -21,6 +21,7 @@ from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import find_model
 from deblurd.frames import Frame, MotionVector, Pose, Tile
 from deblurd.geometry import PixelToStage
+from deblurd.host.memory import keep_one_heap
 from deblurd.pipeline import SlidePipeline
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, Settings
 from deblurd.slides.folder import SlideFolder
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
+        keep_one_heap()  # as the daemon does
         run(options.tiles[0], options.model, options.fov)
         return
     peaks = []
