@@ -248,6 +248,17 @@ def _stitch(options: argparse.Namespace) -> None:
     print(f"{finished.folder.path}: {finished.tiles} tiles{size}, in {finished.seconds:.1f} s")
 
 
+def _export(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd.console import count_bar
+    from deblurd.export import export_ome_tiff
+
+    with count_bar(Console(stderr=True), "exporting") as on_progress:
+        path = export_ome_tiff(options.slide, options.output, on_progress=on_progress)
+    print(path)
+
+
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -291,6 +302,7 @@ def _parser() -> Parser:
     _demo_words(command("demo", _demo, "scan a virtual slide and compare the mosaic with the truth"))
     _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
     _stitch_words(command("stitch", _stitch, "make a mosaic of image files whose stage positions are known"))
+    _export_words(command("export", _export, "write a finished mosaic as one file that other programs open"))
     check = command("check", _check, "say whether this machine is ready for a run")
     check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
     return parser
@@ -418,3 +430,15 @@ def _stitch_words(parser: Parser) -> None:
         choices=("srgb", "linear"),
         help="what a pixel value means; if absent, srgb for 8 bit and linear for 16",
     )
+
+
+def _export_words(parser: Parser) -> None:
+    add = parser.add_argument
+    add("slide", type=Path, metavar="SLIDE", help="the slide's folder")
+    add(
+        "--to",
+        choices=("ome-tiff",),
+        required=True,
+        help="ome-tiff: tiled, with its pyramid, every pixel kept",
+    )
+    add("--output", type=Path, metavar="FILE", help="mosaic.ome.tif in the slide's folder if absent")
