@@ -10,6 +10,8 @@ import numpy as np
 from deblurd.frames import Gate, MotionVector
 from deblurd.light import Image
 
+_VAGUE_PX = 1.0
+_VAGUE_SHARE = 0.1
 _BLANK_STEP = 4
 _BLANK_SIGMA = 8.0
 _BLANK_CONTRAST = 0.004
@@ -27,7 +29,7 @@ def gate(
 
     luminance: (H, W) float32 linear light. noise: its standard deviation, by `noise_sigma`. blur_range_px: of the model.
     """
-    if not motion.is_known:
+    if not motion.is_known or _is_vague(motion):
         return "unknown_motion"
     if motion.length_px < sharp_below_px:
         return "sharp"
@@ -36,6 +38,11 @@ def gate(
     if motion.length_px > blur_range_px[1]:
         return "out_of_range"
     return "deblur"
+
+
+def _is_vague(motion: MotionVector) -> bool:
+    """Whether the motion is known so badly that the wrong kernel would do more harm than the blur (10 % in length cost 3 dB at 20 px)."""
+    return motion.sigma_px > max(_VAGUE_PX, _VAGUE_SHARE * motion.length_px)
 
 
 def noise_sigma(luminance: Image) -> float:

@@ -28,6 +28,7 @@ from deblurd.settings import (
     SlideSettings,
 )
 from deblurd.simulator.options import DemoOptions
+from deblurd.simulator.picture import before_and_after
 from deblurd.simulator.score import position_error_px, score_mosaic
 from deblurd.slides.repaint import paint_raw
 
@@ -119,12 +120,16 @@ def _report(daemon: Daemon, finished: Finished, settings: Settings) -> dict[str,
     position_rms_px, offset_um = position_error_px(finished.places, truth_um, camera.affine)
     deblurred = score_mosaic(finished.folder.mosaic, simulation.slide, offset_um)
     with tempfile.TemporaryDirectory(prefix="deblurd-demo-") as temporary:
-        raw = score_mosaic(paint_raw(finished.folder, Path(temporary)), simulation.slide, offset_um)
+        raw_mosaic = paint_raw(finished.folder, Path(temporary))
+        raw = score_mosaic(raw_mosaic, simulation.slide, offset_um)
+        picture = finished.folder.path.parent / f"{finished.folder.name}_before_after.png"
+        before_and_after(raw_mosaic, finished.folder.mosaic, simulation.slide, offset_um, picture)
     megapixels = len(tiles) * math.prod(camera.shape[:2]) / 1e6
     stop_and_stare_s = _stop_and_stare_s(settings, camera.affine.pixel_size_um)
     return {
         "slide": str(finished.folder.path),
         "mosaic": str(finished.folder.mosaic),
+        "picture": str(picture),
         "model": daemon.deblurrer.model_id,
         "engine": daemon.deblurrer.engine_name,
         "frames": run.frames,

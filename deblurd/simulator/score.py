@@ -102,7 +102,7 @@ def _blocks(
             seen = np.moveaxis(np.asarray(level[:, y : y + h, x : x + w]), 0, 2)
             if seen.dtype == np.uint16:
                 seen = (seen // 257).astype(np.uint8)
-            true = _slide_view(slide, translation + np.array([y, x]) * scale, scale, (h, w))
+            true = slide_view(slide, translation + np.array([y, x]) * scale, scale, (h, w))
             if seen.shape[2] == 1:
                 seen, true = seen[..., 0], cv2.cvtColor(true, cv2.COLOR_RGB2GRAY)
             kernel = np.ones((2 * _BORDER_PX + 1, 2 * _BORDER_PX + 1), np.uint8)
@@ -114,7 +114,7 @@ def _blocks(
                 yield np.ascontiguousarray(seen), np.ascontiguousarray(true), covered
 
 
-def _slide_view(
+def slide_view(
     slide: VirtualSlide, origin_um: NDArray[np.float64], scale_um: NDArray[np.float64], shape: tuple[int, int]
 ) -> Pixels:
     """The slide's own pixels (h, w, 3) on the mosaic's grid."""

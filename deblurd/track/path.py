@@ -20,6 +20,9 @@ _OUTLIER = 5.0
 _TRUST = 2.0
 _FARTHEST = 4.5
 _FOLLOWS = 3.0
+_LONG = 1.5
+_LONGER_S = 2e-4
+_PROMPT_SHARE = 0.4
 _WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
 """Half widths of the fits, in units of what must follow a time, and their degrees: the first that explains the readings is taken."""
 
@@ -91,9 +94,12 @@ class StagePath:
         if len(t) and t[0] > middle_s - widest_s:
             t, yx, half = self._recent(_HISTORY)
         near = slice(*np.searchsorted(t, [middle_s - widest_s, middle_s + widest_s]))
+        usual_s = float(np.median(half)) if len(half) else 0.0
         t, yx, half = t[near], yx[near], half[near]
         if len(t) < 2 or t[0] > times_s[-1] or t[-1] < times_s[0]:
             return None
+        prompt = _prompt(t, half, usual_s, times_s)
+        t, yx, half = t[prompt], yx[prompt], half[prompt]
         fits: list[Stretch] = []
         for width, degree in _WINDOWS:
             half_width_s = reach_s + width * after_s
@@ -121,6 +127,17 @@ class StagePath:
         with self._lock:
             i = np.arange(max(0, self._n - min(most, _HISTORY)), self._n) % _HISTORY
             return self._t_s[i], self._yx_um[i], self._half_s[i]
+
+
+def _prompt(t: Floats, half_s: Floats, usual_s: float, times_s: Floats) -> NDArray[np.bool_]:
+    """Which readings to believe: where the machine was busy elsewhere a call took long, and nobody knows at which moment of it the stage was read.
+
+    All of them where too few are left, or none around `times_s`.
+    """
+    prompt = half_s <= _LONG * usual_s + _LONGER_S
+    kept = t[prompt]
+    enough = len(kept) >= max(2, _PROMPT_SHARE * len(t)) and kept[0] <= times_s[0] and kept[-1] >= times_s[-1]
+    return prompt if enough else np.ones_like(prompt)
 
 
 def _noise_um(t: Floats, yx: Floats) -> float:

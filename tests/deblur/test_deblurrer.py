@@ -59,6 +59,7 @@ def test_batches_change_nothing_but_the_time(deblurrer: Deblurrer) -> None:
     ("motion", "image", "way"),
     [
         (UNKNOWN, tissue(), "unknown_motion"),
+        (MotionVector(0.0, 12.0, sigma_px=1.5), tissue(), "unknown_motion"),
         (MotionVector(0.3, 0.2), tissue(), "sharp"),
         (ACROSS, np.full((256, 320, 3), 230, np.uint8), "blank"),
         (MotionVector(0.0, 60.0), tissue(), "out_of_range"),
