@@ -172,6 +172,9 @@ class Daemon:
                     arrivals.append(frame.arrived_s)
                     if _is_steady(arrivals) or time.perf_counter() - self._first_frame_s > READY_S:
                         self._tracker.forget_tiles()
+                        # two frames at rest: that it rests shows in the second one
+                        period_s = float(np.median(np.diff(np.array(arrivals)))) if len(arrivals) > 1 else 0.0
+                        waiting.rest_s = 2 * period_s + self.camera.exposure_ms / 1000
                         waiting.start()
                         waiting = None
                     continue

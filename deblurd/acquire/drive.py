@@ -53,13 +53,15 @@ def serpentine(
 class Driver(threading.Thread):
     """Moves along lanes, one after the other, until the last is done or `stop` is called.
 
-    done: set when the stage is at rest for good; done_s: when that was, None before. failure: what ended it early, if anything did.
+    rest_s: how long the stage stands at the end of each lane, where it stops anyway: long enough for a sharp frame. done: set when the
+    stage is at rest for good; done_s: when that was, None before. failure: what ended it early, if anything did.
     """
 
     def __init__(self, microscope: Microscope, lanes: Sequence[Lane], speed_um_s: float) -> None:
         super().__init__(name="deblurd-drive", daemon=True)
         self._microscope, self._lanes, self._speed_um_s = microscope, lanes, speed_um_s
         self._stop_now = threading.Event()
+        self.rest_s = 0.0
         self.done = threading.Event()
         self.done_s: float | None = None
         self.failure: MicroscopeError | None = None
@@ -72,8 +74,9 @@ class Driver(threading.Thread):
         try:
             self._microscope.set_speed_um_s(self._speed_um_s)
             for lane in self._lanes:
-                self._go(lane.y_um, lane.x0_um)
-                self._go(lane.y_um, lane.x1_um)
+                for x_um in (lane.x0_um, lane.x1_um):
+                    self._go(lane.y_um, x_um)
+                    self._stop_now.wait(self.rest_s)
         except MicroscopeError as err:
             log.error("the scan of the area ended early: %s", err)
             self.failure = err

@@ -13,8 +13,9 @@ from deblurd.geometry import PixelToStage
 _CELLS = 16
 _BLOCK = 64
 _MARGIN = 0.5
-_REST_CELLS = 0.25
-_REST_FRAMES = 3
+_REST_PX = 1.0
+_REST_SIGMAS = 3.0
+_MOST_REST_CELLS = 0.25
 _WORTH_A_REST = 0.1
 
 Choice = Literal["none", "before", "this"]
@@ -39,6 +40,7 @@ class TileChooser:
         self._size_px = np.array(shape[:2], dtype=np.float64)
         self._overlap = overlap
         self._middle = 1 - 2 * _MARGIN * overlap
+        self._pixel_um = affine.pixel_size_um
         self._cell_um = float(self._size_px.min()) / _CELLS * affine.pixel_size_um
         corners = affine.to_stage(np.array([[1, 1], [1, -1]]) * self._size_px / 2)
         self._reach_um = float(np.linalg.norm(corners, axis=1).max())
@@ -48,7 +50,6 @@ class TileChooser:
         self._tiles: dict[tuple[int, int], list[Floats]] = {}
         self._before: Floats | None = None
         self._before_is_tile = False
-        self._resting = 0
 
     def see(self, pose: Pose) -> Choice:
         """The next frame's pose."""
@@ -65,9 +66,7 @@ class TileChooser:
             choice: Choice = "before"
         else:
             choice = "none"
-        rests = before is not None and float(np.linalg.norm(at - before)) < _REST_CELLS * self._cell_um
-        self._resting = self._resting + 1 if rests else 0
-        if choice == "none" and self._resting >= _REST_FRAMES and len(new) > _WORTH_A_REST * len(view):
+        if choice == "none" and self._rests(before, pose) and len(new) > _WORTH_A_REST * len(view):
             return self._take_this(at)
         return choice
 
@@ -79,6 +78,14 @@ class TileChooser:
             return False
         self._take(at)
         return True
+
+    def _rests(self, before: Floats | None, pose: Pose) -> bool:
+        """Whether the stage has stood still since the frame before, as far as can be known."""
+        sigma_um = pose.sigma_um if np.isfinite(pose.sigma_um) else 0.0
+        least_um = max(_REST_PX * self._pixel_um, _REST_SIGMAS * sigma_um)
+        return before is not None and float(np.linalg.norm(pose.yx_um - before)) < min(
+            least_um, _MOST_REST_CELLS * self._cell_um
+        )
 
     def _must_take(self, before: Floats, at: Floats, view: Cells, sees_new: bool) -> bool:
         if sees_new and self._shared(at) < self._overlap:
