@@ -68,12 +68,13 @@ class Scan:
 
 
 def write_tiles(scan: Scan, folder: Path, suffix: str = ".png") -> Path:
-    """The scan as people have it: image files and ``tiles.csv``. Returns `folder`."""
+    """The scan as people have it: image files and ``tiles.csv``. TIFFs are not compressed. Returns `folder`."""
+    plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1] if suffix == ".tif" else []
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["file,x_um,y_um,t_s,exposure_ms,vx_um_s,vy_um_s"]
     for tile, pixels in zip(scan.tiles, scan.pixels, strict=True):
         name = f"tile_{tile.index:05d}{suffix}"
-        assert cv2.imwrite(str(folder / name), pixels if pixels.ndim == 2 else pixels[..., ::-1])
+        assert cv2.imwrite(str(folder / name), pixels if pixels.ndim == 2 else pixels[..., ::-1], plain)
         # the stage runs against the image
         vy, vx = -scan.affine.to_stage(np.array([tile.motion.dy, tile.motion.dx])) / (tile.exposure_ms / 1000)
         where = f"{tile.pose.x_um:.4f},{tile.pose.y_um:.4f},{tile.pose.t_s:.3f}"
