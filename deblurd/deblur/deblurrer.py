@@ -14,7 +14,7 @@ import numpy as np
 
 from deblurd.deblur.consistency import fine_contrast, residual
 from deblurd.deblur.engine import Device, Engine
-from deblurd.deblur.gate import gate, noise_sigma
+from deblurd.deblur.gate import gate, gate_by_motion, noise_sigma
 from deblurd.deblur.model import Model, ModelFile
 from deblurd.deblur.wiener import wiener
 from deblurd.frames import DeblurredTile, Encoding, Gate, MotionVector, Pixels, Tile
@@ -35,6 +35,10 @@ the ratio rises with the noise; four gain 0.1 dB more for twice the time."""
 
 _INVENTED = 2.0
 """A network whose residual is more than this many times the limit is not brought back, but refused: right ones reach 1.6, painted-in nuclei 2.5 and more."""
+
+
+_UNSEEN: Image = np.empty((0, 0), np.float32)
+"""Stands for the light of a tile that is not looked at."""
 
 
 @dataclass(slots=True)
@@ -130,6 +134,8 @@ class Deblurrer:
 
     def _prepare(self, item: tuple[Tile, Pixels]) -> _Job:
         tile, raw = item
+        if (told := gate_by_motion(tile.motion, self._sharp_below_px)) is not None:
+            return _Job(tile, raw, _UNSEEN, _UNSEEN, 0.0, told)
         linear = to_linear(raw, self._encoding)
         if self._flat_field is not None:
             linear = linear / self._flat_field

@@ -29,15 +29,20 @@ def gate(
 
     luminance: (H, W) float32 linear light. noise: its standard deviation, by `noise_sigma`. blur_range_px: of the model.
     """
-    if not motion.is_known or _is_vague(motion):
-        return "unknown_motion"
-    if motion.length_px < sharp_below_px:
-        return "sharp"
+    if (way := gate_by_motion(motion, sharp_below_px)) is not None:
+        return way
     if _is_blank(luminance, noise):
         return "blank"
     if motion.length_px > blur_range_px[1]:
         return "out_of_range"
     return "deblur"
+
+
+def gate_by_motion(motion: MotionVector, sharp_below_px: float) -> Gate | None:
+    """The way of a tile where its motion alone tells; then its pixels need not be looked at."""
+    if not motion.is_known or _is_vague(motion):
+        return "unknown_motion"
+    return "sharp" if motion.length_px < sharp_below_px else None
 
 
 def _is_vague(motion: MotionVector) -> bool:
