@@ -123,7 +123,7 @@ def _run(
     pipeline.event("end", reason)
     finished = _finish(pipeline, lambda painted: on_progress(painted, len(tiles.rows)))
     finished = replace(finished, failure=finished.failure or failure)
-    notes = (*tiles.notes, *_weak(tiles, finished))
+    notes = (*tiles.notes, *_shortfalls(tiles, finished))
     slide.write_manifest(manifest | finished.to_manifest(reason) | {"notes": notes})
     if finished.failure is not None:
         raise finished.failure
@@ -188,15 +188,18 @@ def _deblurrer(model: Model, camera: Camera, settings: Settings) -> Deblurrer:
 # --- what comes of it ---
 
 
-def _weak(tiles: TileSet, finished: Finished) -> list[str]:
+def _shortfalls(tiles: TileSet, finished: Finished) -> list[str]:
+    notes = []
+    if finished.acknowledged < len(tiles.rows):
+        notes.append(f"stopped after {finished.acknowledged} of {len(tiles.rows)} tiles")
     weak = [tiles.rows[index].file for index in finished.weak_tiles]
-    if not weak or len(tiles.rows) == 1:
-        return []
-    who = f"all {len(weak)} tiles" if len(weak) == len(finished.places) else name_some(weak)
-    return [
-        f"placed by the stage alone, as nothing in them matched a neighbour: {who}; if they show tissue, check the "
-        "pixel size, the overlap, and that x_um runs to the right and y_um down"
-    ]
+    if weak and len(finished.places) > 1:
+        who = f"all {len(weak)} tiles" if len(weak) == len(finished.places) else name_some(weak)
+        notes.append(
+            f"placed by the stage alone, as nothing in them matched a neighbour: {who}; if they show tissue, check "
+            "the pixel size, the overlap, and that x_um runs to the right and y_um down"
+        )
+    return notes
 
 
 def _write_positions(tiles: TileSet, finished: Finished, camera: Camera) -> Path:

@@ -208,6 +208,7 @@ def test_stopped_early_the_mosaic_of_what_was_read_is_finished(tiles: Path) -> N
     stitched = stitch(tiles, on_progress=lambda *_: stop.set(), stop=stop)
     assert stitched.finished.tiles == 1
     assert stitched.finished.folder.read_manifest()["reason"] == "stopped"
+    assert stitched.notes == ("stopped after 1 of 9 tiles",)
     assert list(positions(stitched)) == ["tile_00000.png"]
 
 
