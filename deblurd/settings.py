@@ -165,7 +165,7 @@ class DeblurSettings(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="CPU threads of ONNX Runtime; 0: all cores"
     )
-    batch: Annotated[int, Field(gt=0, le=1024)] = Field(4, description="tiles handed to the model at once")
+    batch: Annotated[int, Field(gt=0, le=1024)] = Field(2, description="tiles handed to the model at once")
     sharp_below_px: NonNegativeFinite = Field(
         0.7, description="a tile whose motion is shorter, px, stays as it is"
     )
