@@ -47,7 +47,7 @@ SETS = {
     "affine 1 %, 1 deg": BASE.but(scale=1.01, rotation_deg=1.0),
     "fluorescence": MONO.but(overlap=0.20),
     "generated": BASE.but(picture="generated"),
-    "2500 tiles": BASE.but(tile_px=256, rows=50, columns=50, color=False),
+    "2500 tiles": BASE.but(picture="generated", tile_px=256, rows=50, columns=50, color=False),
 }
 
 
