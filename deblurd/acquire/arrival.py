@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime
-from statistics import median
+from statistics import median, pvariance
 
 from deblurd.acquire.losses import Losses
 
-_INTERVALS = 50
+_INTERVALS = 200
 _LEAST_INTERVALS = 10
+_LEAST_FOR_BEAT = 100
+_SUM = 8
+_BEAT_RATIO = 0.3
+_OFF_BEAT = 0.3
 _LATE_PERIODS = 0.5
 _FRAMES_TO_CATCH_UP = 3
 
@@ -34,7 +38,8 @@ class Watch:
     """Counts the frames of one camera sequence that never came.
 
     A gap in the core's numbers is certain. Exposures that the driver left out leave no gap, only a pause of more than
-    1.5 periods that the frames after it do not make up for: those are suspected.
+    1.5 periods that the frames after it do not make up for: those are suspected, where the camera keeps a beat. One that starts
+    each exposure when the last one is done with has none: there a pause is only a pause.
     """
 
     def __init__(self, losses: Losses) -> None:
@@ -49,6 +54,19 @@ class Watch:
     def period_s(self) -> float | None:
         """Median time between frames; None before there are enough of them."""
         return median(self._intervals) if len(self._intervals) >= _LEAST_INTERVALS else None
+
+    @property
+    def keeps_beat(self) -> bool:
+        """Whether a late frame is followed by a shorter pause, as with a camera that has a clock.
+
+        Then sums of n intervals scatter hardly more than one interval; where each begins when the last has ended, n times as much.
+        """
+        period_s = self.period_s
+        if period_s is None or len(self._intervals) < _LEAST_FOR_BEAT:
+            return False
+        usual = [min(interval_s, (1 + _LATE_PERIODS) * period_s) for interval_s in self._intervals]
+        sums = [sum(usual[n : n + _SUM]) for n in range(len(usual) - _SUM + 1)]
+        return pvariance(sums) < _BEAT_RATIO * _SUM * pvariance(usual)
 
     def went_back(self, number: int) -> bool:
         """Whether the core began to count anew, as older cores do when their buffer overflows."""
@@ -78,7 +96,9 @@ class Watch:
         if self._since_late:
             self._late_s += min(late_s, 0.0)
             self._since_late -= 1
-            if not self._since_late and (n := round(self._late_s / period_s)) >= 1:
+            n = round(self._late_s / period_s)
+            is_whole = abs(self._late_s / period_s - n) < _OFF_BEAT
+            if not self._since_late and n >= 1 and is_whole and self.keeps_beat:
                 self._losses.add(
                     "suspected",
                     n,
