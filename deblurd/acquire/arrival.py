@@ -64,7 +64,8 @@ class Watch:
         period_s = self.period_s
         if period_s is None or len(self._intervals) < _LEAST_FOR_BEAT:
             return False
-        usual = [min(interval_s, (1 + _LATE_PERIODS) * period_s) for interval_s in self._intervals]
+        longest_s = (1 + _LATE_PERIODS) * period_s
+        usual = [period_s if interval_s > longest_s else interval_s for interval_s in self._intervals]
         sums = [sum(usual[n : n + _SUM]) for n in range(len(usual) - _SUM + 1)]
         return pvariance(sums) < _BEAT_RATIO * _SUM * pvariance(usual)
 
