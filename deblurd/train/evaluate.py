@@ -18,15 +18,15 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
 from skimage.metrics import structural_similarity
 
 from deblurd import light
+from deblurd.deblur.deblurrer import Deblurrer
+from deblurd.deblur.model import find_model
 from deblurd.deblur.wiener import wiener
-from deblurd.errors import ModelError, NoInputError
-from deblurd.frames import MotionVector
+from deblurd.errors import NoInputError
+from deblurd.frames import MotionVector, Pixels, Pose, Tile
 from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import expose, turned
@@ -55,38 +55,21 @@ class Score:
 
 
 class Model:
-    """A model folder, run as a whole picture at a time."""
+    """A model folder, run as the daemon runs it: with its gate, the steps back to the measured pixels and the check."""
 
     def __init__(self, folder: Path) -> None:
-        manifest = folder / "manifest.json"
-        if not manifest.is_file():
+        """Raises NoInputError where there is no model in `folder`, ModelError where it cannot be loaded."""
+        if not (folder / "manifest.json").is_file():
             raise NoInputError(f"There is no model in {folder}: name a folder that holds manifest.json.")
-        try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
-            file = folder / self.manifest["files"][0]["file"]
-            self.nsr = float(self.manifest["nsr"])
-            self.stride = int(self.manifest["stride"])
-            self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        except (ValueError, KeyError, IndexError, Fail, InvalidGraph, InvalidProtobuf, NoSuchFile) as err:
-            raise ModelError(f"The model in {folder} cannot be loaded ({err}): export it again.") from err
+        found = find_model(str(folder))
+        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        self.nsr = found.nsr
+        self._deblurrer = Deblurrer(found, encoding="srgb", device="cpu")
 
-    def restore(self, blurred: light.Image, motion: MotionVector) -> light.Image:
-        """(H, W, 3) linear light to (H, W, 3) sRGB-encoded."""
-        height, width = blurred.shape[:2]
-        pad = ((0, -height % self.stride), (0, -width % self.stride), (0, 0))
-
-        def planes(linear: light.Image) -> light.Image:
-            return np.pad(light.encode(linear), pad, mode="edge").transpose(2, 0, 1)[None]
-
-        (sharp,) = self.session.run(
-            None,
-            {
-                "blurred": planes(blurred),
-                "estimate": planes(wiener(blurred, motion, self.nsr)),
-                "motion": np.array([[motion.dy, motion.dx]], dtype=np.float32),
-            },
-        )
-        return np.asarray(sharp[0].transpose(1, 2, 0)[:height, :width], dtype=np.float32)
+    def restore(self, pixels: Pixels, motion: MotionVector) -> light.Image:
+        """(H, W, 3) uint8 to (H, W, 3) sRGB-encoded, full scale 1; the pixels themselves where the gate or the check keeps them."""
+        tile = Tile(0, 0, 0, Pose(0.0, 0.0, 0.0), motion, 1.0, pixels.shape, "")
+        return np.asarray(self._deblurrer.deblur([(tile, pixels)])[0].pixels / np.float32(255), np.float32)
 
 
 def richardson_lucy(blurred: light.Image, motion: MotionVector, steps: int) -> light.Image:
@@ -159,8 +142,8 @@ def _score_field(
         "identity": light.encode(blurred),
         "wiener": light.encode(wiener(blurred, motion, model.nsr)),
         "richardson_lucy": light.encode(richardson_lucy(blurred, motion, RICHARDSON_LUCY_STEPS)),
-        "model": model.restore(blurred, motion),
-        "model_wrong_motion": model.restore(blurred, wrong),
+        "model": model.restore(pixels, motion),
+        "model_wrong_motion": model.restore(pixels, wrong),
     }
     cut = margin + border
     truth = sharp[cut:-cut, cut:-cut]

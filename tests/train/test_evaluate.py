@@ -81,8 +81,7 @@ def test_every_method_is_scored_alike(model: Model, draw: Drawing) -> None:
 
 
 def test_images_of_any_size_are_padded_to_the_stride(model: Model, draw: Drawing) -> None:
-    linear = light.to_linear(draw(0, (61, 47)), "srgb")
-    assert model.restore(linear, MotionVector(0, 5)).shape == (61, 47, 3)
+    assert model.restore(draw(0, (61, 47)), MotionVector(0, 5)).shape == (61, 47, 3)
 
 
 def test_the_worst_image_is_found() -> None:
@@ -117,11 +116,11 @@ def test_models_that_are_not_there_or_broken(tmp_path: Path) -> None:
         Model(tmp_path)
     shutil.copytree(FAST, tmp_path / "fast")
     (tmp_path / "fast" / "model.onnx").write_bytes(b"not onnx")
-    with pytest.raises(ModelError, match="export it again"):
+    with pytest.raises(ModelError, match=r"models?[/ ].*again|manifest\.json"):
         Model(tmp_path / "fast")
     (tmp_path / "fast" / "model.onnx").unlink()
-    with pytest.raises(ModelError, match="export it again"):
+    with pytest.raises(ModelError, match=r"models?[/ ].*again|manifest\.json"):
         Model(tmp_path / "fast")
     (tmp_path / "fast" / "manifest.json").write_text("{", "utf-8")
-    with pytest.raises(ModelError, match="export it again"):
+    with pytest.raises(ModelError, match=r"models?[/ ].*again|manifest\.json"):
         Model(tmp_path / "fast")
