@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -28,8 +30,18 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class KindOfBlur(Protocol):
+    """What a sub-model is for: blur levels (px), and directions (degrees from +x towards +y, modulo 180) or None for all."""
+
+    @property
+    def blur_px(self) -> tuple[float, float]: ...
+
+    @property
+    def angle_deg(self) -> tuple[float, float] | None: ...
+
+
 class ModelFile(_Part):
-    """One network: its file, what it must hash to, and the blur levels (px) that it was trained for."""
+    """One network: its file, what it must hash to, and the kind of blur that it was trained for."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -87,9 +99,9 @@ class Model:
         }
 
     def file_for(self, motion: MotionVector) -> ModelFile:
-        """The sub-model whose blur levels fit `motion` best."""
+        """The sub-model that fits `motion` best."""
         assert self.manifest is not None
-        return min(self.manifest.files, key=lambda file: _outside(motion.length_px, file.blur_px))
+        return self.manifest.files[nearest_kind(motion, self.manifest.files)]
 
     def check_pixel_size(self, pixel_size_um: float) -> str | None:
         """A sentence where the pixel size is outside what the model was trained on, None where it is not."""
@@ -159,8 +171,20 @@ def _read_manifest(path: Path) -> Manifest:
         raise ModelError(f"{path} is not JSON ({err}): export the model again") from err
 
 
-def _outside(length_px: float, blur_px: Range) -> float:
-    """How far a blur level lies outside a range; inside, how far from its middle, as a tie-break below 1e-3."""
-    low, high = blur_px
-    distance = max(low - length_px, length_px - high, 0.0)
-    return distance + 1e-3 * abs(length_px - 0.5 * (low + high)) / (1 + abs(length_px) + high)
+def nearest_kind(motion: MotionVector, kinds: Sequence[KindOfBlur]) -> int:
+    """Index of the kind of blur that `motion` belongs to, or comes nearest to; the rule of a bank, in training as at run time."""
+    return min(range(len(kinds)), key=lambda i: _outside_px(motion, kinds[i]))
+
+
+def _outside_px(motion: MotionVector, kind: KindOfBlur) -> float:
+    """How far the motion's end lies outside a kind of blur; where kinds overlap, the nearer middle decides (by less than 2e-3)."""
+    length_px, (low, high) = motion.length_px, kind.blur_px
+    along = max(low - length_px, length_px - high, 0.0)
+    nearness = abs(length_px - 0.5 * (low + high)) / (1 + length_px + high)
+    if kind.angle_deg is None:
+        return along + 1e-3 * nearness
+    first, last = kind.angle_deg
+    angle_deg = math.degrees(math.atan2(motion.dy, motion.dx))
+    turn_deg = abs((angle_deg - 0.5 * (first + last) + 90) % 180 - 90)
+    across = length_px * math.sin(math.radians(max(turn_deg - 0.5 * (last - first), 0.0)))
+    return math.hypot(along, across) + 1e-3 * (nearness + turn_deg / 90)
