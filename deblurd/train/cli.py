@@ -48,8 +48,8 @@ def _fit(options: argparse.Namespace, console: Console) -> None:
 
 def _export(options: argparse.Namespace, console: Console) -> None:
     _need_torch()
+    from deblurd.train.checkpoint import load_checkpoint
     from deblurd.train.export import export
-    from deblurd.train.fit import load_checkpoint
 
     console.print(f"Exported: {export(load_checkpoint(options.checkpoint), options.models)}")
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model folder that the engine loads: ``model.onnx`` and ``manifest.json``.
+"""From a checkpoint to a model folder that the engine loads: ``model.onnx``, or a file for each sub-model of a bank, and ``manifest.json``.
 
 The folder appears whole or not at all: it is made beside its place, checked number by number against the network, and
 then renamed.
@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from deblurd.errors import ModelError, OutputError
 from deblurd.train.card import write_card, write_manifest
-from deblurd.train.network import STRIDE, Network, halo_px
+from deblurd.train.network import Bank, Network, build, halo_px, sub_models
 from deblurd.train.recipe import Recipe
 
 SCHEMA = 1
@@ -51,9 +51,10 @@ def export(checkpoint: dict[str, Any], models: Path) -> Path:
     except OSError as err:
         raise OutputError(f"{models} cannot be written ({err}): choose another --models.") from err
     try:
-        write_onnx(network, part / "model.onnx")
-        check_numbers(network, part / "model.onnx")
-        manifest = make_manifest(checkpoint, recipe, part / "model.onnx")
+        for one, path in zip(sub_models(network), onnx_files(part, recipe), strict=True):
+            write_onnx(one, path, recipe.network.stride_px)
+            check_numbers(one, path, recipe.network.stride_px)
+        manifest = make_manifest(checkpoint, recipe, part)
         write_manifest(manifest, part)
         write_card(manifest, part / "README.md")
         part.chmod(0o755)
@@ -77,9 +78,9 @@ def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
         ) from err
 
 
-def averaged_network(checkpoint: dict[str, Any], recipe: Recipe) -> Network:
+def averaged_network(checkpoint: dict[str, Any], recipe: Recipe) -> Network | Bank:
     """The network with the averaged weights, ready to use."""
-    network = Network(recipe.network)
+    network = build(recipe.network)
     weights = {k.removeprefix("module."): v for k, v in checkpoint["average"].items() if k != "n_averaged"}
     try:
         network.load_state_dict(weights)
@@ -88,9 +89,15 @@ def averaged_network(checkpoint: dict[str, Any], recipe: Recipe) -> Network:
     return network.eval()
 
 
-def write_onnx(network: Network, path: Path) -> None:
+def onnx_files(folder: Path, recipe: Recipe) -> list[Path]:
+    """Where the networks of a model folder lie, in the order of `sub_models`."""
+    names = [kind.name for kind in recipe.network.kinds] or ["model"]
+    return [folder / f"{name}.onnx" for name in names]
+
+
+def write_onnx(network: Network, path: Path, stride: int) -> None:
     """One file, with N, H and W dynamic."""
-    dims = {0: torch.export.Dim("n"), 2: STRIDE * torch.export.Dim("h"), 3: STRIDE * torch.export.Dim("w")}
+    dims = {0: torch.export.Dim("n"), 2: stride * torch.export.Dim("h"), 3: stride * torch.export.Dim("w")}
     blurred, estimate = (
         torch.rand(2, 3, 64, 96),
         torch.rand(2, 3, 64, 96),
@@ -111,12 +118,13 @@ def write_onnx(network: Network, path: Path) -> None:
         program.save(path, external_data=False)
 
 
-def check_numbers(network: Network, path: Path) -> None:
+def check_numbers(network: Network, path: Path, stride: int) -> None:
     """ModelError unless ONNX Runtime gives what the network gives, at several sizes and motions."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
-    for count, height, width, length in ((1, 64, 64, 0.0), (3, 32, 128, 8.0), (2, 132, 68, 48.0)):
-        blurred, estimate = rng.random((2, count, 3, height, width), dtype=np.float32)
+    for count, rows, columns, length in ((1, 4, 4, 0.0), (3, 2, 8, 8.0), (2, 9, 5, 48.0)):
+        size = (stride * rows, stride * columns)
+        blurred, estimate = rng.random((2, count, 3, *size), dtype=np.float32)
         motion = (rng.standard_normal((count, 2)) * length).astype(np.float32)
         (got,) = session.run(None, dict(zip(INPUTS, (blurred, estimate, motion), strict=True)))
         with torch.no_grad():
@@ -128,19 +136,20 @@ def check_numbers(network: Network, path: Path) -> None:
             )
 
 
-def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, model: Path) -> dict[str, Any]:
+def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What the engine and people need to know of the model; `quality` is filled in by ``evaluate``."""
     low, high = recipe.degrade.blur_px
+    kinds = [(kind.blur_px, kind.angle_deg) for kind in recipe.network.kinds] or [((low, high), None)]
     return {
         "schema": SCHEMA,
         "name": recipe.name,
         "version": recipe.version,
-        "kind": "single",
+        "kind": "bank" if recipe.network.kinds else "single",
         "description": recipe.description,
         "licence": recipe.licence,
         "encoding": "srgb",
         "nsr": recipe.degrade.nsr,
-        "stride": STRIDE,
+        "stride": recipe.network.stride_px,
         "halo_px": halo_px(recipe.network),
         "blur_range_px": [low, high],
         "pixel_size_range_um": list(recipe.data.pixel_size_range_um),
@@ -148,11 +157,12 @@ def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, model: Path) -> di
         "outputs": ["sharp"],
         "files": [
             {
-                "file": model.name,
-                "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
-                "blur_px": [low, high],
-                "angle_deg": None,
+                "file": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "blur_px": list(blur_px),
+                "angle_deg": None if angle_deg is None else list(angle_deg),
             }
+            for path, (blur_px, angle_deg) in zip(onnx_files(folder, recipe), kinds, strict=True)
         ],
         "training": {
             "data": checkpoint["provenance"],

@@ -15,6 +15,9 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
+STRIDE = 4
+"""Of the first convolution of every network: the full size is left at once, where a CPU is slow."""
+
 
 class Table(BaseModel):
     """One table of a recipe: unknown keys are errors, values never change after loading."""
@@ -90,14 +93,56 @@ class DegradeRecipe(Table):
         return self.field_px + 2 * (self.guard_px + self.margin_px)
 
 
+class KindRecipe(Table):
+    """One kind of blur, and so one sub-model of a bank."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$", description="of its file in the model folder")
+    blur_px: tuple[NonNegative, Positive] = Field(description="least and greatest blur level")
+    angle_deg: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        None,
+        description="directions [from, to], from +x towards +y; a motion and its reverse are one direction",
+    )
+    weight: Positive = Field(
+        1.0,
+        description="of its loss in the common one; as sub-models share no weights, it decides whose gradients the common clipping spares",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> KindRecipe:
+        if self.blur_px[0] >= self.blur_px[1]:
+            raise ValueError("blur_px must be [low, high]")
+        if self.angle_deg is not None and not 0 < self.angle_deg[1] - self.angle_deg[0] <= 180:
+            raise ValueError("angle_deg must be [from, to], at most 180 degrees apart")
+        return self
+
+
 class NetworkRecipe(Table):
     """The network's shape; a checkpoint fits only the network that it was made for."""
 
-    kind: Literal["residual"] = "residual"
+    kind: Literal["residual", "encoder-decoder", "hourglass", "autoencoder"] = "residual"
     width: PositiveInt = 64
-    blocks: PositiveInt = 3
+    blocks: PositiveInt = Field(
+        3, description="in all (residual), at each scale (encoder-decoder, autoencoder), or hourglasses"
+    )
+    levels: PositiveInt = Field(
+        2, description="how often the image's size is halved below the first scale; not for residual"
+    )
     film_width: PositiveInt = 32
     patch_px: Literal[8] = Field(8, description="side of the first convolution, whose stride is 4")
+    kinds: tuple[KindRecipe, ...] = Field(
+        (), description="a bank: one such network for each kind of blur; empty for a single one"
+    )
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> NetworkRecipe:
+        if len({kind.name for kind in self.kinds}) < len(self.kinds):
+            raise ValueError("each of the kinds needs a name of its own")
+        return self
+
+    @property
+    def stride_px(self) -> int:
+        """What the sides of an image must be a multiple of."""
+        return STRIDE if self.kind == "residual" else STRIDE << self.levels
 
 
 class FitRecipe(Table):
@@ -134,6 +179,14 @@ class Recipe(Table):
     degrade: DegradeRecipe = Field(default_factory=lambda: DegradeRecipe())
     network: NetworkRecipe = Field(default_factory=lambda: NetworkRecipe())
     fit: FitRecipe = Field(default_factory=lambda: FitRecipe())
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if self.degrade.field_px % self.network.stride_px:
+            raise ValueError(
+                f"degrade.field_px must be a multiple of {self.network.stride_px} for this network"
+            )
+        return self
 
 
 def load_recipe(source: Path) -> Recipe:

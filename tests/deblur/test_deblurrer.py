@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -114,6 +116,23 @@ def test_a_network_that_gives_no_numbers_is_caught(make_model: MakeModel, bias: 
     result = Deblurrer(find_model(str(folder)), encoding="srgb").deblur([(tile(ACROSS), raw)])[0]
     assert (result.gate, result.source) == ("inconsistent", 1)
     assert result.pixels is raw
+
+
+def test_each_tile_of_a_batch_goes_through_the_sub_model_of_its_motion(make_model: MakeModel) -> None:
+    folder = make_model()
+    broken = network(identity_taps(), bias=math.nan).SerializeToString()
+    (folder / "long.onnx").write_bytes(broken)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["kind"] = "bank"
+    manifest["files"][0]["blur_px"] = [1, 10]
+    manifest["files"].append(
+        {"file": "long.onnx", "sha256": hashlib.sha256(broken).hexdigest(), "blur_px": [10, 48]}
+    )
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    motions = [MotionVector(0, 6), MotionVector(15, 0), MotionVector(-6, 0)]
+    items = [(tile(m, i), blurred(tissue(), m)) for i, m in enumerate(motions)]
+    results = Deblurrer(find_model(str(folder)), encoding="srgb", device="cpu").deblur(items)
+    assert [r.gate for r in results] == ["deblur", "inconsistent", "deblur"]
 
 
 def test_the_residual_tells_right_from_painted_in() -> None:

@@ -98,6 +98,41 @@ def test_the_sub_model_is_chosen_by_the_motion_vector(make_model: MakeModel) -> 
     assert chosen == [1, 1, 10, 20, 20]
 
 
+@pytest.mark.parametrize(
+    ("dy", "dx", "file"),
+    [
+        (0, 8, "short-x"),
+        (0, -8, "short-x"),
+        (8, 1, "short-y"),
+        (-8, 1, "short-y"),
+        (5, -5.1, "short-x"),
+        (5.1, -5, "short-y"),
+        (0, 30, "long"),
+        (30, 0, "long"),
+        (90, 0, "long"),
+        (0, 0, "short-x"),
+    ],
+)
+def test_the_sub_model_is_chosen_by_level_and_direction(
+    make_model: MakeModel, dy: float, dx: float, file: str
+) -> None:
+    folder = make_model()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = (folder / "model.onnx").read_bytes()
+    kinds = {
+        "short-x": {"blur_px": [1, 12], "angle_deg": [-45, 45]},
+        "short-y": {"blur_px": [1, 12], "angle_deg": [45, 135]},
+        "long": {"blur_px": [12, 48]},
+    }
+    for name in kinds:
+        (folder / f"{name}.onnx").write_bytes(content)
+    manifest["files"] = [
+        manifest["files"][0] | {"file": f"{name}.onnx"} | kind for name, kind in kinds.items()
+    ]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"kind": "bank"}))
+    assert find_model(str(folder)).file_for(MotionVector(dy, dx)).file == f"{file}.onnx"
+
+
 def test_a_pixel_size_outside_the_training_is_said(make_model: MakeModel) -> None:
     model: Model = find_model(str(make_model()))
     assert model.check_pixel_size(0.5) is None

@@ -61,3 +61,17 @@ def recipe() -> Recipe:
             },
         }
     )
+
+
+@pytest.fixture
+def bank(recipe: Recipe) -> Recipe:
+    """The same with two sub-models."""
+    kinds = (
+        {"name": "short", "blur_px": (0, 4), "weight": 2.0},
+        {"name": "long", "blur_px": (4, 8)},
+    )
+    return with_network(recipe, kinds=kinds)
+
+
+def with_network(recipe: Recipe, **changes: object) -> Recipe:
+    return Recipe.model_validate(recipe.model_dump() | {"network": recipe.network.model_dump() | changes})

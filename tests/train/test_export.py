@@ -14,11 +14,19 @@ from rich.console import Console
 torch = pytest.importorskip("torch", reason="the trainer's extra is not installed")
 pytest.importorskip("onnxscript", reason="the trainer's extra is not installed")
 
+from deblurd.deblur.deblurrer import Deblurrer  # noqa: E402
+from deblurd.deblur.model import find_model  # noqa: E402
 from deblurd.errors import ModelError, OutputError  # noqa: E402
+from deblurd.frames import MotionVector, Pose, Tile  # noqa: E402
 from deblurd.train import export as exporting  # noqa: E402
+from deblurd.train.checkpoint import load_checkpoint  # noqa: E402
+from deblurd.train.dataset import Images  # noqa: E402
 from deblurd.train.export import averaged_network, export, recipe_of  # noqa: E402
-from deblurd.train.fit import fit, load_checkpoint  # noqa: E402
+from deblurd.train.fit import fit  # noqa: E402
+from deblurd.train.network import sub_models  # noqa: E402
 from deblurd.train.recipe import Recipe  # noqa: E402
+from deblurd.train.trainer import Trainer  # noqa: E402
+from tests.train.conftest import with_network  # noqa: E402
 
 
 @pytest.fixture
@@ -62,6 +70,49 @@ def test_onnx_gives_the_network_s_numbers_at_any_size(checkpoint: dict[str, Any]
         assert got == pytest.approx(wanted.numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["encoder-decoder", "hourglass", "autoencoder"])
+def test_every_kind_of_network_is_exported_with_its_own_numbers(
+    recipe: Recipe, kind: str, tmp_path: Path
+) -> None:
+    other = with_network(recipe, kind=kind, levels=1)
+    torch.manual_seed(0)
+    trainer = Trainer(other, Images(), torch.device("cpu"))
+    with torch.no_grad():
+        for parameter in trainer.average.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    folder = export(trainer.state(), tmp_path / "models")  # refuses numbers that differ
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert (manifest["stride"], manifest["halo_px"] % 8) == (8, 0)
+    raw = np.random.default_rng(0).integers(0, 255, (83, 91, 3), dtype=np.uint8)
+    motion = MotionVector(0, 5)
+    tile = Tile(0, 0, 0, Pose(0, 0, 0), motion, 1, raw.shape, "")
+    deblurrer = Deblurrer(find_model(str(folder)), encoding="srgb", device="cpu", threads=1)
+    assert deblurrer.deblur([(tile, raw)])[0].pixels.shape == raw.shape
+    deblurrer.close()
+
+
+def test_a_bank_has_a_file_for_each_sub_model(bank: Recipe, slides: Path, tmp_path: Path) -> None:
+    path = fit(bank, slides, tmp_path / "run", "cpu", 1, Console(file=io.StringIO()))
+    folder = export(load_checkpoint(path), tmp_path / "models")
+    assert sorted(p.name for p in folder.glob("*.onnx")) == ["long.onnx", "short.onnx"]
+    found = find_model(str(folder))
+    assert found.manifest is not None
+    assert found.manifest.kind == "bank"
+    assert [file.blur_px for file in found.manifest.files] == [(0, 4), (4, 8)]
+    assert found.file_for(MotionVector(0, 7)).file == "long.onnx"
+    network = averaged_network(load_checkpoint(path), bank)
+    assert (folder / "long.onnx").read_bytes() != (folder / "short.onnx").read_bytes()
+    images = np.random.default_rng(1).random((2, 1, 3, 16, 16), dtype=np.float32)
+    for length in (2.0, 7.0):
+        motion = np.array([[0, length]], np.float32)
+        name = found.file_for(MotionVector(0, length)).file
+        session = onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
+        (got,) = session.run(None, {"blurred": images[0], "estimate": images[1], "motion": motion})
+        with torch.no_grad():
+            wanted = network(*(torch.from_numpy(x) for x in (*images, motion)))
+        assert got == pytest.approx(wanted.numpy(), abs=1e-4)
+
+
 def test_a_new_export_replaces_the_old_one(checkpoint: dict[str, Any], tmp_path: Path) -> None:
     old = tmp_path / "models" / "tiny"
     old.mkdir(parents=True)
@@ -78,11 +129,11 @@ def test_numbers_that_differ_stop_the_export_and_leave_the_old_model(
     before = (folder / "model.onnx").read_bytes()
     original = exporting.write_onnx
 
-    def wrong(network: Any, path: Path) -> None:
-        changed = averaged_network(checkpoint, recipe_of(checkpoint))
+    def wrong(network: Any, path: Path, stride: int) -> None:
+        (changed,) = sub_models(averaged_network(checkpoint, recipe_of(checkpoint)))
         with torch.no_grad():
             next(changed.spread.parameters()).add_(0.01)
-        original(changed, path)
+        original(changed, path, stride)
 
     monkeypatch.setattr(exporting, "write_onnx", wrong)
     with pytest.raises(ModelError, match="differs from the network"):

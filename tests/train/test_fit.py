@@ -14,8 +14,11 @@ torch = pytest.importorskip("torch", reason="the trainer's extra is not installe
 
 from deblurd.errors import DataError, ModelError, NoInputError, OutputError, UsageError  # noqa: E402
 from deblurd.train import fit as fitting  # noqa: E402
-from deblurd.train.fit import CHECKPOINT, Trainer, fit, load_checkpoint, save_checkpoint, usable_device  # noqa: E402
+from deblurd.train.checkpoint import CHECKPOINT, check_network, load_checkpoint, save_checkpoint  # noqa: E402
+from deblurd.train.dataset import Images  # noqa: E402
+from deblurd.train.fit import fit, usable_device  # noqa: E402
 from deblurd.train.recipe import Recipe  # noqa: E402
+from deblurd.train.trainer import History, Trainer, common_loss  # noqa: E402
 
 
 def run(recipe: Recipe, images: Path, output: Path) -> dict[str, Any]:
@@ -48,6 +51,22 @@ def test_it_learns(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
     assert last > first
 
 
+def test_a_bank_is_trained_together(bank: Recipe, slides: Path, tmp_path: Path) -> None:
+    state = run(with_fit(bank, steps=12, checkpoint_every=12), slides, tmp_path / "run")
+    fresh = Trainer(bank, Images(), torch.device("cpu"))
+    for member in ("members.0", "members.1"):
+        name = f"{member}.spread.weight"
+        assert not torch.equal(state["network"][name], fresh.network.state_dict()[name])
+
+
+def test_the_common_loss_is_the_weighted_mean_of_the_sub_models_losses(bank: Recipe) -> None:
+    kinds = bank.network.kinds
+    errors, chosen = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1])
+    assert float(common_loss(errors, chosen, kinds)) == pytest.approx((2 * 1.5 + 1 * 3) / 3)
+    assert float(common_loss(errors[:2], chosen[:2], kinds)) == pytest.approx(1.5)  # only one has examples
+    assert float(common_loss(errors, chosen, ())) == pytest.approx(2)
+
+
 def test_the_seed_decides(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
     one, two = (run(recipe, slides, tmp_path / name) for name in ("one", "two"))
     other = run(recipe.model_copy(update={"seed": 9}), slides, tmp_path / "other")
@@ -72,6 +91,13 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
             run(recipe, slides, tmp_path / "broken")
     assert load_checkpoint(tmp_path / "broken" / CHECKPOINT)["step"] == 4
     assert same_weights(run(recipe, slides, tmp_path / "broken"), whole)
+
+
+def test_a_checkpoint_from_before_banks_still_fits(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
+    state = run(recipe, slides, tmp_path / "run")
+    for key in ("kinds", "levels"):
+        del state["recipe"]["network"][key]
+    check_network(state, recipe)
 
 
 def test_a_finished_training_is_left_alone(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
@@ -157,7 +183,7 @@ def test_an_output_that_is_a_file(recipe: Recipe, slides: Path, tmp_path: Path) 
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"curve\.png"):
-        fitting.draw_curve(fitting.History([(1, 0.5)], [[1, 0.1]]), tmp_path / "nowhere" / "curve.png")
+        fitting.draw_curve(History([(1, 0.5)], [[1, 0.1]]), tmp_path / "nowhere" / "curve.png")
 
 
 @pytest.mark.parametrize("name", ["gpu", "meta", "cuda:99x"])
