@@ -7,6 +7,8 @@ convolved with the bilinear footprint (a hat of half width 1 px) and sampled at 
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ STEPS_PER_PX = 32
 
 CROSS_PX = 0.3
 """Motion that strays across its axis by less than this counts as motion along the axis."""
+
+_NO_DEFOCUS_PX = 0.05
+"""A Gaussian of so small a sigma leaves every pixel as it is."""
 
 
 def motion_kernel(motion: MotionVector) -> Image:
@@ -40,18 +45,22 @@ def motion_kernel(motion: MotionVector) -> Image:
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
-def reblur(linear: Image, motion: MotionVector) -> Image:
+def reblur(linear: Image, motion: MotionVector, defocus_px: float = 0.0) -> Image:
     """Blur (H, W) or (H, W, C) linear light by `motion`; float32 of the same shape, mirrored at the border.
 
-    Motion within `CROSS_PX` of an axis is one separable filter, anything else a full 2-D one.
+    Motion within `CROSS_PX` of an axis is one separable filter, anything else a full 2-D one. defocus_px: sigma of a Gaussian that is
+    added, for a frame out of focus; 0 for none.
     """
     kernel = motion_kernel(motion)[::-1, ::-1]  # OpenCV correlates
+    blurred: NDArray[Any] = linear
     if axis_of(motion) is None:
         blurred = cv2.filter2D(linear, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT)
-    else:
+    elif kernel.size > 1:
         blurred = cv2.sepFilter2D(
             linear, cv2.CV_32F, kernel.sum(axis=0), kernel.sum(axis=1), borderType=cv2.BORDER_REFLECT
         )
+    if defocus_px > _NO_DEFOCUS_PX:
+        blurred = cv2.GaussianBlur(blurred, (0, 0), defocus_px, borderType=cv2.BORDER_REFLECT)
     return np.asarray(blurred, dtype=np.float32).reshape(linear.shape)
 
 

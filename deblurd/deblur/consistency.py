@@ -23,18 +23,19 @@ _FINE_PX = 25
 _SATURATED = 0.995
 
 
-def residual(raw: Image, result: Image, motion: MotionVector, noise: float) -> float:
+def residual(raw: Image, result: Image, motion: MotionVector, noise: float, defocus_px: float = 0.0) -> float:
     """Root mean square of (result blurred again - raw) over the noise floor; about 1 for a right result.
 
-    raw, result: (H, W) float32 linear light. noise: of `raw`, by `noise_sigma`. A border as wide as the blur and saturated pixels are left out.
+    raw, result: (H, W) float32 linear light. noise: of `raw`, by `noise_sigma`. defocus_px: sigma of
+    the blur besides the motion. A border as wide as the blur and saturated pixels are left out.
     A kernel that is wrong all over can still be consistent with itself: this finds invention, not a wrong motion vector.
     inf where `result` is not finite; nan where nothing is left to compare.
     """
-    border = math.ceil(motion.length_px) + 2
+    border = math.ceil(motion.length_px + 3 * defocus_px) + 2
     if min(raw.shape) <= 2 * border + 8:
         border = 0
     inside = (slice(border, raw.shape[0] - border), slice(border, raw.shape[1] - border))
-    again = reblur(result, motion)[inside]
+    again = reblur(result, motion, defocus_px)[inside]
     seen = raw[inside]
     good = seen < _SATURATED
     if not good.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 
 from deblurd.deblur.consistency import fine_contrast, residual
+from deblurd.deblur.defocus import defocus_px
 from deblurd.deblur.engine import Device, Engine
 from deblurd.deblur.gate import gate, gate_by_motion, noise_sigma
 from deblurd.deblur.model import Model, ModelFile
@@ -38,6 +40,14 @@ _INVENTED = 2.0
 """A network whose residual is more than this many times the limit is not brought back, but refused: right ones reach 1.6, painted-in nuclei 2.5 and more."""
 
 
+_IN_FOCUS_PX = 0.5
+"""Sigma of a defocus that is not worth a network's word: a frame at rest with less stays raw."""
+
+_GAUSSIAN_AS_BOX = math.sqrt(12)
+"""Length of a motion that blurs as much as a defocus of sigma 1, by its variance."""
+
+_NO_MOTION = MotionVector(0.0, 0.0)
+
 _UNSEEN: Image = np.empty((0, 0), np.float32)
 """Stands for the light of a tile that is not looked at."""
 
@@ -53,10 +63,11 @@ class _Job:
     noise: float
     gate: Gate
     sharp: Image | None = None
+    defocus_px: float = 0.0
 
 
 class Deblurrer:
-    """Takes motion blur out of tiles with one model. Results do not depend on how tiles are put into batches.
+    """Takes motion blur (and defocus, if that is what the model is for) out of tiles. Results do not depend on how tiles are put into batches.
 
     encoding: what the camera's values mean. pixel_size_um: for a word of warning only. flat_field: relative illumination (H, W[, C]) float32 that the
     raw pixels are divided by, or None. source_id: of the model in the mosaic's provenance.
@@ -135,14 +146,15 @@ class Deblurrer:
 
     def _prepare(self, item: tuple[Tile, Pixels]) -> _Job:
         tile, raw = item
-        if (told := gate_by_motion(tile.motion, self._sharp_below_px)) is not None:
+        sharp_below_px = 0.0 if self._model.takes_defocus else self._sharp_below_px
+        if (told := gate_by_motion(tile.motion, sharp_below_px)) is not None:
             return _Job(tile, raw, _UNSEEN, _UNSEEN, 0.0, told)
         linear = to_linear(raw, self._encoding)
         if self._flat_field is not None:
             linear = linear / self._flat_field
         luminance = _luminance(linear)
         noise = noise_sigma(luminance)
-        way: Gate = gate(luminance, tile.motion, noise, self._sharp_below_px, self._model.blur_range_px)
+        way: Gate = gate(luminance, tile.motion, noise, sharp_below_px, self._model.blur_range_px)
         job = _Job(tile, raw, linear, luminance, noise, way)
         if way == "deblur":
             job.sharp = wiener(linear, tile.motion, self._model.nsr)
@@ -171,6 +183,10 @@ class Deblurrer:
                 measured = float("inf")
             else:
                 light = decode(job.sharp) if self._engines else np.clip(job.sharp, 0, 1)
+                if self._model.takes_defocus:
+                    job.defocus_px = defocus_px(job.luminance, _luminance(light), job.tile.motion)
+                    if job.defocus_px < _IN_FOCUS_PX and job.tile.motion.length_px < self._sharp_below_px:
+                        return DeblurredTile(job.tile.index, job.raw, 1, "sharp", measured)
                 measured = _residual(light, job)
                 if self._engines and measured <= _INVENTED * self._limit:
                     light = _faithful(light, job)
@@ -186,15 +202,15 @@ class Deblurrer:
                     self._source_id,
                     "deblur",
                     measured,
-                    _sharpness(job.tile.motion, 20.0),
+                    _sharpness(job, 20.0),
                 )
             job.gate = "inconsistent"
         job.sharp = None
-        return DeblurredTile(job.tile.index, job.raw, 1, job.gate, measured, _sharpness(job.tile.motion, 2.0))
+        return DeblurredTile(job.tile.index, job.raw, 1, job.gate, measured, _sharpness(job, 2.0))
 
 
 def _residual(light: Image, job: _Job) -> float:
-    return residual(job.luminance, _luminance(light), job.tile.motion, job.noise)
+    return residual(job.luminance, _luminance(light), job.tile.motion, job.noise, job.defocus_px)
 
 
 def _faithful(light: Image, job: _Job) -> Image:
@@ -205,14 +221,18 @@ def _faithful(light: Image, job: _Job) -> Image:
     noise_ratio = job.noise / max(fine_contrast(job.luminance), 1e-6)
     nsr = _FAITHFUL_NSR + _FAITHFUL_NOISE * noise_ratio**2
     for _ in range(_FAITHFUL_STEPS):
-        rest = job.linear - reblur(light, job.tile.motion)
-        light = np.clip(light + wiener(rest, job.tile.motion, nsr), 0, 1)
+        rest = job.linear - reblur(light, job.tile.motion, job.defocus_px)
+        # a defocus is only gone back against by its adjoint: its inverse would be mostly noise
+        step = reblur(wiener(rest, job.tile.motion, nsr), _NO_MOTION, job.defocus_px)
+        light = np.clip(light + step, 0, 1)
     return np.asarray(light, np.float32)
 
 
-def _sharpness(motion: MotionVector, half_px: float) -> float:
-    """1 for a tile at rest, one half at a blur of `half_px`; 0.05 where the motion is not known."""
-    return 1.0 / (1.0 + motion.length_px / half_px) if motion.is_known else 0.05
+def _sharpness(job: _Job, half_px: float) -> float:
+    """1 for a tile at rest and in focus, one half at a blur of `half_px`; 0.05 where the motion is not known."""
+    if not job.tile.motion.is_known:
+        return 0.05
+    return 1.0 / (1.0 + math.hypot(job.tile.motion.length_px, _GAUSSIAN_AS_BOX * job.defocus_px) / half_px)
 
 
 def _luminance(linear: Image) -> Image:

@@ -20,7 +20,7 @@ from deblurd.imagefiles import read_image
 
 _WORDS: dict[Gate, str] = {
     "deblur": "deblurred",
-    "sharp": "left as it was, because the motion is too short to blur it",
+    "sharp": "left as it was, because there is no blur to take out",
     "blank": "left as it was, because there is nothing to see in it",
     "out_of_range": "left as it was, because the motion is longer than the model can take out",
     "unknown_motion": "left as it was, because the motion is not known",
@@ -59,11 +59,11 @@ def deblur_images(
         raise UsageError(
             f"the motion {dy:g} {dx:g} is not a number: give its length in y and in x, in pixels"
         )
-    if length_px == 0:
+    found = find_model(model)
+    if length_px == 0 and not found.takes_defocus:
         raise UsageError(
             "a motion of 0 0 blurs nothing: give how far the image travelled in y and in x, in pixels"
         )
-    found = find_model(model)
     longest_px = found.blur_range_px[1]
     if length_px > longest_px:
         raise UsageError(

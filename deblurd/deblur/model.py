@@ -55,7 +55,7 @@ class Manifest(_Part):
     schema_: Literal[1] = Field(alias="schema")
     name: str
     version: str
-    kind: Literal["single", "bank"]
+    kind: Literal["single", "bank", "defocus"]
     description: str
     licence: str
     encoding: Literal["srgb"]
@@ -63,6 +63,7 @@ class Manifest(_Part):
     stride: Annotated[int, Field(ge=1)]
     halo_px: Annotated[int, Field(ge=0)]
     blur_range_px: Range
+    defocus_px: FiniteFloat = 0.0
     pixel_size_range_um: Range
     inputs: list[str]
     outputs: list[str]
@@ -86,6 +87,11 @@ class Model:
     @property
     def nsr(self) -> float:
         return self.manifest.nsr if self.manifest else WIENER_NSR
+
+    @property
+    def takes_defocus(self) -> bool:
+        """Whether it sharpens frames out of focus as well, and so those that did not move."""
+        return self.manifest is not None and self.manifest.kind == "defocus"
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -23,6 +23,11 @@ from deblurd.train.recipe import DegradeRecipe
 Field = NDArray[np.uint16]
 """(H, W, 3), sRGB-encoded, full scale 65535: less memory than float32, and no visible quantisation."""
 
+AT_REST_PX = 0.7
+"""The daemon's own limit (deblur.sharp_below_px) of what it takes for a frame at rest."""
+
+_SUPERSAMPLING = 8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
@@ -49,7 +54,9 @@ class Example:
 def draw_motion(recipe: DegradeRecipe, rng: np.random.Generator) -> MotionVector:
     """A motion of a random level and direction."""
     low, high = recipe.blur_px
-    if rng.random() < recipe.long_share:
+    if recipe.rest_share and rng.random() < recipe.rest_share:
+        length = rng.uniform(0, AT_REST_PX)
+    elif rng.random() < recipe.long_share:
         length = rng.uniform(low + (high - low) / 3, high)
     else:
         length = math.exp(rng.uniform(math.log(low), math.log(high)))
@@ -112,19 +119,23 @@ def draw_example(
 
 
 def degrade(
-    scene: light.Image, motion: MotionVector, recipe: DegradeRecipe, rng: np.random.Generator
+    scene: light.Image,
+    motion: MotionVector,
+    recipe: DegradeRecipe,
+    rng: np.random.Generator,
+    defocus_px: float | None = None,
 ) -> Example:
-    """Blur a linear scene (H, W, 3) by `motion`, add noise, and estimate.
+    """Blur a linear scene (H, W, 3) by `motion`, add noise, and estimate. defocus_px: sigma; None draws it.
 
     The example is `margin_px` + `guard_px` smaller on each side: no border of the scene, and little of the estimate's, is learnt from.
     """
     if rng.random() < recipe.soft_share:
         scene = _softened(scene, rng.uniform(0.3, max(0.3, recipe.soft_px)))
-    seen = scene
-    if rng.random() < recipe.defocus_share:
-        seen = _softened(scene, rng.uniform(0.3, max(0.3, recipe.defocus_px)))
+    if defocus_px is None and rng.random() < recipe.defocus_share:
+        defocus_px = rng.uniform(0.3, max(0.3, recipe.defocus_px))
+    disc = rng.uniform(0, recipe.disc_max) if recipe.disc_max else 0.0
     m = recipe.margin_px
-    seen = reblur(seen, motion)[m:-m, m:-m]
+    seen = reblur(defocused(scene, defocus_px or 0.0, disc), motion)[m:-m, m:-m]
     full_well, read_noise = (
         math.exp(rng.uniform(*np.log(r))) for r in (recipe.full_well_e, recipe.read_noise_e)
     )
@@ -138,6 +149,28 @@ def degrade(
     target = scene[m:-m, m:-m]
     blurred, estimate, target = (np.ascontiguousarray(x[inner, inner]) for x in (blurred, estimate, target))
     return Example(_packed(blurred), _packed(estimate), _packed(target), vector)
+
+
+def defocused(linear: light.Image, sigma_px: float, disc: float) -> light.Image:
+    """(H, W, C) as a microscope out of focus shows it: a disc by geometrical optics (Stokseth 1969), softened by diffraction to its rim.
+
+    sigma_px: standard deviation of the whole along each axis. disc: the disc's share of its variance, 0 (a Gaussian) to 1. A sigma of 0 blurs nothing.
+    """
+    gaussian_px, radius_px = sigma_px * math.sqrt(1 - disc), 2 * sigma_px * math.sqrt(disc)
+    if radius_px > 0.5:
+        linear = np.asarray(
+            cv2.filter2D(linear, cv2.CV_32F, _disc(radius_px), borderType=cv2.BORDER_REFLECT), np.float32
+        )
+    return _softened(linear, gaussian_px) if gaussian_px > 0.05 else linear
+
+
+def _disc(radius_px: float) -> NDArray[np.float32]:
+    """A disc as a kernel of odd sides and sum 1; each pixel holds the share of it that the disc covers."""
+    half = math.ceil(radius_px)
+    fine = (np.arange((2 * half + 1) * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - half - 0.5
+    inside = (fine[:, None] ** 2 + fine**2 <= radius_px**2).astype(np.float32)
+    kernel = inside.reshape(2 * half + 1, _SUPERSAMPLING, 2 * half + 1, _SUPERSAMPLING).sum(axis=(1, 3))
+    return np.asarray(kernel / kernel.sum(), dtype=np.float32)
 
 
 def _packed(linear: light.Image) -> Field:

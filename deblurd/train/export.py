@@ -139,19 +139,21 @@ def check_numbers(network: Network, path: Path, stride: int) -> None:
 def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What the engine and people need to know of the model; `quality` is filled in by ``evaluate``."""
     low, high = recipe.degrade.blur_px
+    takes_defocus = recipe.degrade.rest_share > 0
     kinds = [(kind.blur_px, kind.angle_deg) for kind in recipe.network.kinds] or [((low, high), None)]
     return {
         "schema": SCHEMA,
         "name": recipe.name,
         "version": recipe.version,
-        "kind": "bank" if recipe.network.kinds else "single",
+        "kind": "defocus" if takes_defocus else "bank" if recipe.network.kinds else "single",
         "description": recipe.description,
         "licence": recipe.licence,
         "encoding": "srgb",
         "nsr": recipe.degrade.nsr,
         "stride": recipe.network.stride_px,
         "halo_px": halo_px(recipe.network),
-        "blur_range_px": [low, high],
+        "blur_range_px": [0.0 if takes_defocus else low, high],
+        "defocus_px": recipe.degrade.defocus_px if takes_defocus else 0.0,
         "pixel_size_range_um": list(recipe.data.pixel_size_range_um),
         "inputs": list(INPUTS),
         "outputs": ["sharp"],

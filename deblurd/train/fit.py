@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,9 +72,9 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
                 gains = trainer.validate(validation)
                 trainer.history.gains.append([trainer.step, *gains])
                 console.print(
-                    f"step {trainer.step}: {_named(gains)} dB over the input, training error {loss:.4f}"
+                    f"step {trainer.step}: {_named(validation, gains)} dB over the input, training error {loss:.4f}"
                 )
-                draw_curve(trainer.history, output / "curve.png")
+                draw_curve(trainer.history, list(validation), output / "curve.png")
             if last or trainer.step % recipe.fit.checkpoint_every == 0:
                 save_checkpoint(trainer.state(), output / CHECKPOINT)
     return output / CHECKPOINT
@@ -90,8 +91,8 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def draw_curve(history: History, path: Path) -> None:
-    """A picture of the error, and of the gain over the input, against the steps."""
+def draw_curve(history: History, names: Sequence[str], path: Path) -> None:
+    """A picture of the error, and of the gain over the input, against the steps; names: of the kinds of blur."""
     from matplotlib.figure import Figure  # slow to import, and only needed here
 
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -101,8 +102,8 @@ def draw_curve(history: History, path: Path) -> None:
         left.plot(steps, losses)
     left.set(xlabel="step", ylabel="training error, RMS")
     rows = np.array(history.gains)
-    for column in range(1, rows.shape[1]):
-        right.plot(rows[:, 0], rows[:, column], label=f"level {column}")
+    for column, name in enumerate(names, 1):
+        right.plot(rows[:, 0], rows[:, column], label=name)
     right.set(xlabel="step", ylabel="held out: dB over the input")
     right.legend()
     try:
@@ -111,5 +112,5 @@ def draw_curve(history: History, path: Path) -> None:
         raise OutputError(f"{path} cannot be written ({err}): free some space and start again.") from err
 
 
-def _named(gains: list[float]) -> str:
-    return " / ".join(f"{gain:+.2f}" for gain in gains)
+def _named(names: Iterable[str], gains: list[float]) -> str:
+    return ", ".join(f"{name} {gain:+.2f}" for name, gain in zip(names, gains, strict=True))

@@ -70,6 +70,10 @@ class DegradeRecipe(Table):
     soft_px: Positive = Field(1.2, description="greatest sigma of softer optics")
     defocus_share: Share = Field(0.05, description="out of focus: a blur of the input alone, to be taken out")
     defocus_px: Positive = Field(0.8, description="greatest sigma of defocus")
+    disc_max: Share = Field(
+        0.0, description="greatest share of a disc in a defocus, by variance; the rest is a Gaussian"
+    )
+    rest_share: Share = Field(0.0, description="of frames at rest, or nearly: up to 0.7 px of motion")
     grey_share: Share = Field(0.1, description="of images without colour")
     colour: Share = Field(0.2, description="greatest change of each channel's gamma")
     nsr: Positive = Field(0.02, description="of the Wiener estimate; goes into the manifest")

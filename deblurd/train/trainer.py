@@ -24,12 +24,13 @@ from deblurd.train.network import build, kinds_of
 from deblurd.train.recipe import DegradeRecipe, KindRecipe, Recipe
 
 VALIDATION_LEVELS_PX = (5.0, 10.0, 20.0, 40.0)
+VALIDATION_DEFOCUS_PX = (0.0, 1.0, 2.0, 3.0)
 VALIDATION_EXAMPLES = 24
 
 
 @dataclass(slots=True)
 class History:
-    """What was measured on the way. Each row of `gains`: step, then dB over the blurred input at each level."""
+    """What was measured on the way. Each row of `gains`: step, then dB over the blurred input at each kind of blur."""
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     gains: list[list[float]] = field(default_factory=list)
@@ -94,7 +95,7 @@ class Trainer:
             self.history.losses.append((self.step, self._smooth_loss))
         return self._smooth_loss
 
-    def validate(self, examples: dict[float, list[Example]]) -> list[float]:
+    def validate(self, examples: dict[str, list[Example]]) -> list[float]:
         """Gain of the averaged network over its blurred input, dB, for each level."""
         gains = []
         self.average.eval()
@@ -186,22 +187,26 @@ def batch(examples: list[Example], device: torch.device) -> tuple[Tensor, Tensor
     )
 
 
-def validation_set(images: Images, recipe: Recipe) -> dict[float, list[Example]]:
-    """Fixed examples of held-out images for each level within the recipe's range, in many directions."""
+def validation_set(images: Images, recipe: Recipe) -> dict[str, list[Example]]:
+    """Fixed examples of held-out images for each level within the recipe's range, in many directions; of defocus too, if it is learnt."""
     settings: DegradeRecipe = recipe.degrade
     weights: NDArray[np.float64] = images.sampling_weights()
     low, high = settings.blur_px
     levels = [x for x in VALIDATION_LEVELS_PX if low <= x <= high] or [high]
+    blurs = {f"{level:g} px": (level, 0.0) for level in levels}
+    if settings.rest_share:
+        sigmas = [x for x in VALIDATION_DEFOCUS_PX if x <= settings.defocus_px]
+        blurs |= {f"defocus {sigma:g} px": (0.0, sigma) for sigma in sigmas}
     rng = np.random.default_rng([recipe.seed, 2])
     size = settings.scene_px
-    examples: dict[float, list[Example]] = {}
-    for level in levels:
-        examples[level] = []
+    examples: dict[str, list[Example]] = {}
+    for name, (level, sigma) in blurs.items():
+        examples[name] = []
         for i in range(VALIDATION_EXAMPLES):
             pixels = images.pixels[rng.choice(len(images.pixels), p=weights)]
             y, x = rng.integers(0, np.array(pixels.shape[:2]) - size + 1)
             scene = light.to_linear(pixels[y : y + size, x : x + size], "srgb")
             angle = math.pi / 2 * i if i % 2 else math.pi * i / VALIDATION_EXAMPLES
             motion = MotionVector(level * math.sin(angle), level * math.cos(angle))
-            examples[level].append(degrade(scene, motion, settings, rng))
+            examples[name].append(degrade(scene, motion, settings, rng, sigma))
     return examples

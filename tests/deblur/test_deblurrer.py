@@ -14,9 +14,11 @@ import pytest
 
 from deblurd.deblur.consistency import residual
 from deblurd.deblur.deblurrer import Deblurrer
+from deblurd.deblur.defocus import defocus_px
 from deblurd.deblur.gate import gate, noise_sigma
 from deblurd.deblur.model import find_model
 from deblurd.frames import Gate, MotionVector, Pixels
+from deblurd.kernel import reblur
 from deblurd.light import to_linear
 from tests.deblur.samples import MakeModel, blurred, identity_taps, network, psnr, tile, tissue
 
@@ -169,3 +171,64 @@ def test_a_flat_field_is_taken_out_and_put_back(make_model: MakeModel) -> None:
     )[0]
     assert result.gate == "deblur"
     assert abs(float(result.pixels.mean()) - float(raw.mean())) < 2
+
+
+def unsharp(sigma_px: float, gain: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Taps that take a Gaussian blur away again, roughly."""
+    profile = np.exp(-0.5 * (np.arange(-6, 7) / sigma_px) ** 2)
+    profile /= profile.sum()
+    one = -gain * np.outer(profile, profile)
+    one[6, 6] += 1 + gain
+    taps = np.zeros((3, 3, 13, 13), np.float32)
+    taps[range(3), range(3)] = one
+    return taps
+
+
+AT_REST = MotionVector(0.0, 0.2)
+
+
+def defocus_model(make_model: MakeModel, taps: Any) -> Deblurrer:
+    folder = make_model(network(taps), kind="defocus", blur_range_px=[0, 24], defocus_px=4.0)
+    return Deblurrer(find_model(str(folder)), encoding="srgb", device="cpu")
+
+
+@pytest.mark.parametrize("motion", [AT_REST, MotionVector(0, 6)])
+def test_a_frame_out_of_focus_is_sharpened_by_a_model_for_defocus(
+    make_model: MakeModel, motion: MotionVector
+) -> None:
+    truth = cv2.GaussianBlur(tissue(), (0, 0), 1.0).astype(np.uint8)
+    raw = blurred(cv2.GaussianBlur(truth, (0, 0), 2.0).astype(np.uint8), motion)
+    result = defocus_model(make_model, unsharp(2.0, 1.0)).deblur([(tile(motion), raw)])[0]
+    assert (result.gate, result.source) == ("deblur", 2)
+    assert psnr(result.pixels, truth) > psnr(raw, truth) + 1
+    # to a mosaic it is worth less than a frame that was never out of focus
+    assert (
+        result.sharpness
+        < Deblurrer(find_model("wiener"), encoding="srgb").deblur([(tile(motion), truth)])[0].sharpness
+    )
+
+
+def test_a_frame_in_focus_is_left_to_the_pixel_by_a_model_for_defocus(make_model: MakeModel) -> None:
+    raw = blurred(tissue(), AT_REST)
+    result = defocus_model(make_model, identity_taps()).deblur([(tile(AT_REST), raw)])[0]
+    assert (result.gate, result.source) == ("sharp", 1)
+    assert result.pixels is raw
+
+
+def test_a_model_for_defocus_that_invents_is_caught(make_model: MakeModel) -> None:
+    shifted = np.zeros((3, 3, 13, 13), np.float32)
+    shifted[range(3), range(3), 0, 0] = 1.0
+    raw = blurred(cv2.GaussianBlur(tissue(), (0, 0), 2.0).astype(np.uint8), AT_REST)
+    result = defocus_model(make_model, shifted).deblur([(tile(AT_REST), raw)])[0]
+    assert result.gate == "inconsistent"
+    assert result.pixels is raw
+
+
+@pytest.mark.parametrize("sigma", [0.8, 2.0, 4.0])
+def test_the_defocus_is_read_off_a_right_result(sigma: float) -> None:
+    light = to_linear(tissue(700, 640), "srgb").mean(axis=2).astype(np.float32)
+    motion = MotionVector(3, 7)
+    raw = reblur(light, motion, sigma)
+    raw += np.random.default_rng(1).normal(0, 0.01, raw.shape).astype(np.float32)
+    assert defocus_px(raw, light, motion) == pytest.approx(sigma, abs=0.1)
+    assert defocus_px(reblur(light, motion), light, motion) < 0.3  # a pixel wide, that is nothing

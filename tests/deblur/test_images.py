@@ -14,7 +14,7 @@ import pytest
 from deblurd.deblur.images import ImageResult, deblur_images
 from deblurd.errors import DataError, OutputError, UsageError
 from deblurd.frames import MotionVector
-from tests.deblur.samples import blurred, psnr, tissue
+from tests.deblur.samples import MakeModel, blurred, psnr, tissue
 
 MOTION = (0.0, 12.0)
 
@@ -115,3 +115,11 @@ def test_an_output_that_cannot_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="cannot be written"):
         deblur(path, tmp_path / "out")
+
+
+def test_an_image_at_rest_is_taken_by_a_model_for_defocus(tmp_path: Path, make_model: MakeModel) -> None:
+    folder = make_model(kind="defocus", blur_range_px=[0, 24], defocus_px=4.0)
+    cv2.imwrite(str(tmp_path / "a.png"), tissue())
+    (result,) = deblur_images([tmp_path / "a.png"], motion=(0, 0), model=str(folder), output=tmp_path / "out")
+    assert result.gate == "sharp"  # this one's network changes nothing, so there was nothing to take out
+    assert np.array_equal(read(result.output), tissue())

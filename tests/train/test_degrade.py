@@ -13,7 +13,16 @@ from deblurd import light
 from deblurd.frames import MotionVector
 from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
-from deblurd.train.degrade import as_tracked, degrade, draw_example, draw_motion, expose, turned
+from deblurd.train.degrade import (
+    AT_REST_PX,
+    as_tracked,
+    defocused,
+    degrade,
+    draw_example,
+    draw_motion,
+    expose,
+    turned,
+)
 from deblurd.train.recipe import DegradeRecipe, Recipe
 
 CALM = DegradeRecipe(
@@ -132,3 +141,44 @@ def test_examples_follow_from_the_seed(recipe: Recipe, draw: Drawing) -> None:
     one, two = (draw_example(images, weights, recipe.degrade, np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(one.estimate, two.estimate)
     assert np.array_equal(one.motion, two.motion)
+
+
+@pytest.mark.parametrize("disc", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("sigma", [1.0, 3.0])
+def test_a_defocus_has_its_sigma_whatever_its_shape(sigma: float, disc: float) -> None:
+    point = np.zeros((61, 61, 1), np.float32)
+    point[30, 30] = 1
+    psf = defocused(point, sigma, disc).reshape(61, 61)
+    assert psf.sum() == pytest.approx(1, abs=1e-4)
+    place = np.arange(61) - 30
+    for axis in (0, 1):
+        profile = psf.sum(axis=axis)
+        assert float(profile @ place) == pytest.approx(0, abs=1e-4)
+        assert math.sqrt(float(profile @ place**2)) == pytest.approx(sigma, rel=0.1)
+
+
+def test_a_disc_is_flat_and_a_gaussian_is_not() -> None:
+    point = np.zeros((61, 61, 1), np.float32)
+    point[30, 30] = 1
+    for disc, ratio in ((0.0, math.exp(-0.5)), (1.0, 1.0)):
+        psf = defocused(point, 4.0, disc).reshape(61, 61)
+        assert psf[30, 34] / psf[30, 30] == pytest.approx(ratio, abs=0.02)
+    assert defocused(point, 0.0, 0.5) is point
+
+
+def test_some_frames_rest() -> None:
+    rng = np.random.default_rng(0)
+    recipe = DegradeRecipe(rest_share=0.5)
+    lengths = np.array([draw_motion(recipe, rng).length_px for _ in range(400)])
+    assert 0.4 < np.mean(lengths < AT_REST_PX) < 0.6
+    assert np.all((lengths < AT_REST_PX) | (lengths >= recipe.blur_px[0] * 0.999))
+
+
+def test_a_defocus_is_in_the_input_and_not_in_the_target(draw: Drawing) -> None:
+    linear = scene(draw(1, (CALM.scene_px, CALM.scene_px)))
+    focused, not_focused = (
+        degrade(linear, MotionVector(0, 0), CALM, np.random.default_rng(0), sigma) for sigma in (0.0, 2.0)
+    )
+    assert np.array_equal(focused.sharp, not_focused.sharp)
+    assert np.abs(focused.blurred - focused.sharp.astype(float)).mean() < 100
+    assert psnr(not_focused.blurred, focused.sharp) < 30

@@ -113,6 +113,17 @@ def test_a_bank_has_a_file_for_each_sub_model(bank: Recipe, slides: Path, tmp_pa
         assert got == pytest.approx(wanted.numpy(), abs=1e-4)
 
 
+def test_a_model_for_defocus_says_so(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
+    changes = {"rest_share": 0.5, "defocus_share": 0.8, "defocus_px": 2.0}
+    other = Recipe.model_validate(recipe.model_dump() | {"degrade": recipe.degrade.model_dump() | changes})
+    path = fit(other, slides, tmp_path / "run", "cpu", 1, Console(file=io.StringIO()))
+    found = find_model(str(export(load_checkpoint(path), tmp_path / "models")))
+    assert found.takes_defocus
+    assert found.blur_range_px == (0, 8)
+    assert found.manifest is not None
+    assert found.manifest.defocus_px == 2
+
+
 def test_a_new_export_replaces_the_old_one(checkpoint: dict[str, Any], tmp_path: Path) -> None:
     old = tmp_path / "models" / "tiny"
     old.mkdir(parents=True)

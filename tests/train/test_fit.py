@@ -59,6 +59,13 @@ def test_a_bank_is_trained_together(bank: Recipe, slides: Path, tmp_path: Path) 
         assert not torch.equal(state["network"][name], fresh.network.state_dict()[name])
 
 
+def test_a_training_for_defocus_is_validated_on_it(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
+    changes = {"rest_share": 0.5, "defocus_share": 0.8, "defocus_px": 2.0, "disc_max": 0.9}
+    other = Recipe.model_validate(recipe.model_dump() | {"degrade": recipe.degrade.model_dump() | changes})
+    state = run(other, slides, tmp_path / "run")
+    assert [len(row) for row in state["gains"]] == [1 + 1 + 3] * 2  # step, 5 px, defocus of 0, 1 and 2 px
+
+
 def test_the_common_loss_is_the_weighted_mean_of_the_sub_models_losses(bank: Recipe) -> None:
     kinds = bank.network.kinds
     errors, chosen = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1])
@@ -183,7 +190,7 @@ def test_an_output_that_is_a_file(recipe: Recipe, slides: Path, tmp_path: Path) 
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"curve\.png"):
-        fitting.draw_curve(History([(1, 0.5)], [[1, 0.1]]), tmp_path / "nowhere" / "curve.png")
+        fitting.draw_curve(History([(1, 0.5)], [[1, 0.1]]), ["5 px"], tmp_path / "nowhere" / "curve.png")
 
 
 @pytest.mark.parametrize("name", ["gpu", "meta", "cuda:99x"])
