@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from deblurd import __version__
-from deblurd.errors import DeblurdError, NoInputError, OutputError, UsageError
+from deblurd.errors import DataError, DeblurdError, NoInputError, OutputError, UsageError
 from deblurd.host import logs, memory
 from deblurd.simulator.options import DemoOptions
 
@@ -151,11 +151,13 @@ def _run(options: argparse.Namespace) -> None:
     from deblurd.console import live_status
     from deblurd.daemon import Daemon
     from deblurd.host.signals import stop_on_signals
+    from deblurd.resume import resume_all
 
     settings = config.load(options.config)
     stop = stop_on_signals()
     daemon = Daemon(settings)
     try:
+        resume_all(settings.mosaic.output, lambda sentence: print(sentence, flush=True))
         with live_status(Console(stderr=True)) as on_status:
             daemon.run(on_status, stop)
     finally:
@@ -259,6 +261,65 @@ def _export(options: argparse.Namespace) -> None:
     print(path)
 
 
+def _slides_list(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd.console import slides_table
+    from deblurd.slides.catalog import slides
+
+    Console().print(slides_table(slides(_output_of(options))))
+
+
+def _slides_show(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd.console import slide_table
+    from deblurd.slides.catalog import entry
+    from deblurd.slides.folder import SlideFolder
+
+    Console().print(slide_table(entry(SlideFolder.open(options.slide))))
+
+
+def _slides_verify(options: argparse.Namespace) -> int:
+    from deblurd.resume import verify
+    from deblurd.slides.folder import SlideFolder
+
+    faults = verify(SlideFolder.open(options.slide))
+    for fault in faults:
+        print(fault)
+    print(f"{options.slide}: {f'{len(faults)} faults' if faults else 'whole'}")
+    return DataError.exit_code if faults else 0
+
+
+def _slides_resume(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd.console import count_bar
+    from deblurd.host.lock import output_lock
+    from deblurd.pipeline import describe_gates
+    from deblurd.resume import resume
+    from deblurd.slides.folder import SlideFolder
+
+    folder = SlideFolder.open(options.slide.absolute())
+    with (
+        output_lock(folder.path.parent.parent),
+        count_bar(Console(stderr=True), "painting") as on_progress,
+    ):
+        finished, damaged = resume(folder, getattr(options, "model", None), on_progress)
+    if damaged:
+        print(f"Left out, because their raw pixels are damaged: tiles {', '.join(map(str, damaged))}")
+    print(f"{folder.path}: {finished.tiles} tiles, {describe_gates(finished.gates)}")
+
+
+def _output_of(options: argparse.Namespace) -> Path:
+    from deblurd import config
+
+    if options.config is None:
+        output: Path = options.output
+        return output
+    return config.load(options.config).mosaic.output
+
+
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -303,6 +364,7 @@ def _parser() -> Parser:
     _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
     _stitch_words(command("stitch", _stitch, "make a mosaic of image files whose stage positions are known"))
     _export_words(command("export", _export, "write a finished mosaic as one file that other programs open"))
+    _slides_words(command("slides", None, "look after slides that were scanned"))
     check = command("check", _check, "say whether this machine is ready for a run")
     check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
     return parser
@@ -403,6 +465,28 @@ def _deblur_words(parser: Parser) -> None:
     )
     add("--model", default="fast", metavar="NAME", help='or "wiener" (%(default)s)')
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+
+
+def _slides_words(parser: Parser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="subcommand", parser_class=Parser)
+    for name, run, text in (
+        ("list", _slides_list, "the slides of an output folder, and how they ended"),
+        ("show", _slides_show, "what is known of a slide"),
+        ("verify", _slides_verify, "say whether every tile is still what was recorded"),
+        ("resume", _slides_resume, "make the mosaic of an interrupted slide from what was recorded"),
+        ("repaint", _slides_resume, "make the mosaic anew with another model, or of the raw tiles"),
+    ):
+        child = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        child.set_defaults(run=run)
+        parser.commands[name] = child
+        if name == "list":
+            where = child.add_mutually_exclusive_group()
+            where.add_argument("--output", type=Path, default=Path("deblurd-slides"), metavar="DIR")
+            where.add_argument("--config", type=Path, metavar="FILE", help="the one that names the folder")
+        else:
+            child.add_argument("slide", type=Path, metavar="SLIDE", help="folder of a slide")
+        if name == "repaint":
+            child.add_argument("--model", required=True, metavar="NAME", help="a model, or raw")
 
 
 def _stitch_words(parser: Parser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from deblurd.daemon import Status
+from deblurd.slides.catalog import Entry
 
 
 @contextmanager
@@ -68,6 +69,30 @@ def report_table(report: Mapping[str, Any]) -> Table:
         *columns, title="deblurd demo, for research use only", title_justify="left", show_header=False
     )
     for key, value in report.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+        table.add_row(key, escape(str(value)))
+    return table
+
+
+def slides_table(slides: Iterable[Entry]) -> Table:
+    """One line for each slide."""
+    table = Table("slide", "state", "tiles", "model", "began", title="slides, for research use only")
+    for each in slides:
+        m = each.manifest
+        model = m.get("model", {}).get("name", "")
+        row = (each.folder.path.name, each.state, m.get("tiles", ""), model, m.get("begun", ""))
+        table.add_row(*(escape(str(text)) for text in row))
+    return table
+
+
+def slide_table(slide: Entry) -> Table:
+    """What a slide's manifest says, but for its configuration."""
+    columns = Column(), Column(overflow="fold")
+    table = Table(*columns, title=escape(str(slide.folder.path)), title_justify="left", show_header=False)
+    for key, value in ({"state": slide.state} | slide.manifest).items():
+        if key == "config":
+            continue
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
         table.add_row(key, escape(str(value)))

@@ -15,12 +15,11 @@ import numpy as np
 from deblurd.acquire import open_microscope
 from deblurd.acquire.drive import Driver, serpentine
 from deblurd.acquire.microscope import Microscope
-from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import find_model
 from deblurd.frames import Frame, Tile
 from deblurd.host.disk import DiskGuard
 from deblurd.host.lock import output_lock
-from deblurd.pipeline import Finished, Progress, SlidePipeline
+from deblurd.pipeline import Finished, Progress, SlidePipeline, make_deblurrer
 from deblurd.settings import Settings
 from deblurd.slides.ending import Ending
 from deblurd.slides.folder import SlideFolder, utc_now
@@ -88,16 +87,7 @@ class Daemon:
             info.exposure_ms,
             info.camera,
         )
-        self.deblurrer = Deblurrer(
-            model,
-            encoding=self.camera.encoding,
-            pixel_size_um=info.affine.pixel_size_um,
-            device=settings.deblur.device,
-            threads=settings.deblur.threads,
-            batch=settings.deblur.batch,
-            sharp_below_px=settings.deblur.sharp_below_px,
-            consistency_limit=settings.deblur.consistency_limit,
-        )
+        self.deblurrer = make_deblurrer(model, self.camera, settings.deblur)
         self.report = Report()
         self._stop = threading.Event()
         self._failure: BaseException | None = None

@@ -11,7 +11,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.deblur.deblurrer import Deblurrer
+from deblurd.deblur.model import Model
 from deblurd.errors import DeblurdError
 from deblurd.frames import DeblurredTile, Frame, Pixels, Place, Tile
 from deblurd.mosaic.writer import MosaicSummary
 from deblurd.place.placer import Placer
 from deblurd.record.recorder import Recorder
-from deblurd.settings import Settings
+from deblurd.settings import DeblurSettings, Settings
 from deblurd.slides.folder import SlideFolder, utc_now
 from deblurd.slides.painter import Camera, Painter
 from deblurd.stages import Stage
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 SOLVE_FIRST = 8
 SOLVE_GROWTH = 1.5
 """All tiles are solved for when there are so many, and again at so many times as many."""
+
+_LOOK_S = 0.1
 
 WAITING_FRAMES = 8
 """Frames with pixels that may wait for the disk; also deblurred tiles that may wait for the painter."""
@@ -143,6 +147,17 @@ class SlidePipeline:
         if self._record.failure is not None:
             raise self._record.failure
 
+    def again(self) -> list[int]:
+        """Works through the tiles that the folder holds already, in their order, as if they came now; before any intake.
+
+        Returns those whose raw pixels are not what was recorded: they are left out.
+        """
+        damaged = self._recorder.verify()
+        for tile in self._journal.tiles():
+            if tile.index not in damaged:
+                self._place.put(tile)
+        return damaged
+
     def event(self, kind: str, text: str) -> None:
         self._journal.event(kind, text)
 
@@ -234,6 +249,30 @@ class SlidePipeline:
     def _set_gain(self, gain: NDArray[np.float32]) -> None:
         self._painter.set_gain(gain)
         self._journal.set_slide("gain", json.dumps(gain.round(5).tolist()))
+
+
+def make_deblurrer(model: Model, camera: Camera, settings: DeblurSettings) -> Deblurrer:
+    """The deblurrer for the tiles of `camera`, as configured. Raises ModelError."""
+    return Deblurrer(
+        model,
+        encoding=camera.encoding,
+        pixel_size_um=camera.affine.pixel_size_um,
+        device=settings.device,
+        threads=settings.threads,
+        batch=settings.batch,
+        sharp_below_px=settings.sharp_below_px,
+        consistency_limit=settings.consistency_limit,
+    )
+
+
+def finish_in_sight(pipeline: SlidePipeline, on_progress: Callable[[int], None]) -> Finished:
+    """`pipeline.finish()`, with `on_progress` told the number of tiles painted, now and then, from this thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="deblurd-finish") as pool:
+        future = pool.submit(pipeline.finish)
+        while wait([future], timeout=_LOOK_S).not_done:
+            on_progress(pipeline.progress.painted)
+    on_progress(pipeline.progress.painted)
+    return future.result()
 
 
 def describe_gates(gates: dict[str, int]) -> str:

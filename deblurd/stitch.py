@@ -8,13 +8,12 @@ import math
 import re
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deblurd.deblur.deblurrer import Deblurrer
-from deblurd.deblur.model import Model, find_model
+from deblurd.deblur.model import find_model
 from deblurd.errors import DataError, OutputError, UsageError
 from deblurd.frames import Encoding
 from deblurd.geometry import PixelToStage
@@ -22,7 +21,7 @@ from deblurd.host.disk import DiskGuard
 from deblurd.host.lock import output_lock
 from deblurd.mosaic.canvas import MIDDLE
 from deblurd.mosaic.reader import MosaicReader
-from deblurd.pipeline import Finished, SlidePipeline
+from deblurd.pipeline import Finished, SlidePipeline, finish_in_sight, make_deblurrer
 from deblurd.settings import (
     DeblurSettings,
     MicroscopeSettings,
@@ -79,7 +78,7 @@ def stitch_folder(
     settings = _settings(tiles, camera, output, model, overlap)
     with output_lock(output):
         DiskGuard(output).check()
-        deblurrer = _deblurrer(found, camera, settings)
+        deblurrer = make_deblurrer(found, camera, settings.deblur)
         try:
             slide = SlideFolder.create(output, settings.slide.name)
             return _run(tiles, slide, camera, deblurrer, settings, on_progress, stop or threading.Event())
@@ -121,22 +120,13 @@ def _run(
         failure = err
     reason = "stopped" if stop.is_set() else "all tiles read" if failure is None else "not all tiles read"
     pipeline.event("end", reason)
-    finished = _finish(pipeline, lambda painted: on_progress(painted, len(tiles.rows)))
+    finished = finish_in_sight(pipeline, lambda painted: on_progress(painted, len(tiles.rows)))
     finished = replace(finished, failure=finished.failure or failure)
     notes = (*tiles.notes, *_shortfalls(tiles, finished))
     slide.write_manifest(manifest | finished.to_manifest(reason) | {"notes": notes})
     if finished.failure is not None:
         raise finished.failure
     return Stitched(finished, _write_positions(tiles, finished, camera), notes)
-
-
-def _finish(pipeline: SlidePipeline, on_progress: Callable[[int], None]) -> Finished:
-    with ThreadPoolExecutor(1, thread_name_prefix="deblurd-finish") as pool:
-        future = pool.submit(pipeline.finish)
-        while wait([future], timeout=_LOOK_S).not_done:
-            on_progress(pipeline.progress.painted)
-    on_progress(pipeline.progress.painted)
-    return future.result()
 
 
 # --- what a scan would know from its microscope ---
@@ -168,20 +158,6 @@ def _settings(tiles: TileSet, camera: Camera, output: Path, model: str, overlap:
         deblur=DeblurSettings(model=model),
         mosaic=MosaicSettings(output=output),
         slide=SlideSettings(name=name or "slide"),
-    )
-
-
-def _deblurrer(model: Model, camera: Camera, settings: Settings) -> Deblurrer:
-    deblur = settings.deblur
-    return Deblurrer(
-        model,
-        encoding=camera.encoding,
-        pixel_size_um=camera.affine.pixel_size_um,
-        device=deblur.device,
-        threads=deblur.threads,
-        batch=deblur.batch,
-        sharp_below_px=deblur.sharp_below_px,
-        consistency_limit=deblur.consistency_limit,
     )
 
 

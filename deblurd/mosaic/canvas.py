@@ -12,6 +12,9 @@ Shard = tuple[int, int]
 MIDDLE = 2**19
 """Row and column of the first tile's corner on a canvas of 2**20 pixels a side: the mosaic may grow in every direction."""
 
+GRID = 16
+"""Tiles are painted at whole sixteenths of a pixel."""
+
 _CELLS = 16
 
 
@@ -38,14 +41,24 @@ class Canvas:
         return self._origin
 
     @property
+    def has_begun(self) -> bool:
+        return self._origin is not None
+
+    @property
     def tiles(self) -> int:
         return len(self._painted_at)
+
+    def begin(self, centre_px: NDArray[np.float64]) -> None:
+        """Fixes the origin by the centre of the first tile."""
+        # a little before its corner: the stage never comes back to the very pixel
+        self._origin = MIDDLE - np.floor(centre_px - self._half) + np.ceil(0.2 * self._half)
 
     def place(self, index: int, centre_px: NDArray[np.float64], now_s: float, tolerance_px: float) -> None:
         """A tile's centre in mosaic coordinates: new, or moved; a move within `tolerance_px` of where it is painted is kept in mind."""
         if self._origin is None:
-            # a little before the first tile's corner: the stage never comes back to the very pixel
-            self._origin = MIDDLE - np.floor(centre_px - self._half) + np.ceil(0.2 * self._half)
+            self.begin(centre_px)
+        # on a grid, so that the mosaic does not depend on the last bits of a solution
+        centre_px = np.round(centre_px * GRID) / GRID
         self._wanted_at[index] = centre_px
         before = self._painted_at.get(index)
         if before is not None and float(np.abs(centre_px - before).max()) <= tolerance_px:

@@ -26,8 +26,8 @@ from deblurd.mosaic.table import write_table
 MOVE_PX = 0.3
 """While the slide grows, a tile that moves by less is not painted again."""
 
-FINAL_MOVE_PX = 0.05
-"""At the end, every tile is painted to within this of where it was solved to be."""
+FINAL_MOVE_PX = 0.0
+"""At the end, every tile is painted where it was solved to be, on the canvas's grid."""
 
 THUMBNAIL_PX = 1024
 
@@ -89,12 +89,16 @@ class MosaicWriter:
         self._covered: dict[Shard, int] = {}
         self._paint_s = 0.0
 
+    def begin(self, place: Place) -> None:
+        """Creates the mosaic around the first tile's place. Raises OutputError where that is not possible."""
+        self._canvas.begin(self._rotation @ place.yx_px)
+        self._store.create(self._origin_um())
+
     def place(self, index: int, place: Place) -> None:
-        """A new tile, or a better place for one. Raises OutputError where the mosaic cannot be created."""
-        first = self._canvas.tiles == 0
+        """A new tile, or a better place for one. Begins with it, unless `begin` was called. Raises OutputError as `begin`."""
+        if not self._canvas.has_begun:
+            self.begin(place)
         self._canvas.place(index, self._rotation @ place.yx_px, time.perf_counter(), MOVE_PX)
-        if first:
-            self._store.create(self._origin_um())
 
     def set_gain(self, gain: NDArray[np.float32] | None) -> None:
         """A better correction of the light; everything is painted again."""

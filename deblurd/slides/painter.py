@@ -107,6 +107,9 @@ class Painter:
 
     def move(self, places: Mapping[int, Place]) -> None:
         """New or better places; a tile shows in the mosaic when it has both its place and its pixels."""
+        if not self._places and places:
+            # by what is known first of the first tile, so that a slide worked through again gets the same grid
+            self._writer.begin(places[min(places)])
         self._places.update(places)
         for index, place in places.items():
             if index in self._results:
