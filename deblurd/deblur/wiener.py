@@ -28,7 +28,7 @@ def wiener(linear: Image, motion: MotionVector, nsr: float) -> Image:
     image = np.asarray(linear, dtype=np.float32)
     axis = axis_of(motion)
     if axis is None:
-        return _plane(image, kernel, nsr)
+        return deconvolve(image, kernel, nsr)
     return _rows(image, kernel.sum(axis=1 - axis), nsr, axis)
 
 
@@ -46,7 +46,8 @@ def _rows(image: Image, kernel: NDArray[np.float64], nsr: float, axis: int) -> I
     return np.ascontiguousarray(sharp[:size] if axis == 0 else sharp[:, :size])
 
 
-def _plane(image: Image, kernel: NDArray[np.float64], nsr: float) -> Image:
+def deconvolve(image: Image, kernel: NDArray[np.float64], nsr: float) -> Image:
+    """Sharpen (H, W) or (H, W, C) float32 that was blurred by any kernel (kh, kw), both odd, sum 1; as `wiener`, of which it is the general case."""
     height, width = image.shape[:2]
     padded = _continued(_continued(image, 0, kernel.shape[0]), 1, kernel.shape[1])
     rows, columns = padded.shape[:2]

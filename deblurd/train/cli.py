@@ -14,9 +14,18 @@ from rich.console import Console
 from rich.progress import track
 
 from deblurd.errors import DeblurdError, OutputError, UsageError
-from deblurd.train.card import quality_table, write_card, write_manifest
+from deblurd.train.card import (
+    PICTURE,
+    blur_name,
+    tables,
+    write_card,
+    write_manifest,
+)
 from deblurd.train.dataset import Images, Split, list_images, load_images
 from deblurd.train.recipe import DataRecipe, load_recipe, shipped
+
+SHOWN = 2
+"""Rows of the picture in a model card: the last of the blurs that were measured, in the first direction."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,36 +64,52 @@ def _export(options: argparse.Namespace, console: Console) -> None:
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
-    from deblurd.train.evaluate import Model, conditions, evaluate, summarise, worst_loss_db, write_scores
+    from deblurd.train import plots
+    from deblurd.train.evaluate import METHODS, Model, all_blurs, conditions, evaluate
+    from deblurd.train.summary import summarise, worst_loss_db, write_scores
 
     model = Model(options.model)
     recipe = DataRecipe.model_validate(
         model.manifest["training"]["recipe"]["data"] | {"exclude": options.exclude}
     )
+    blurs = all_blurs(options.blur, options.angle, options.defocus)
     entries = list_images(options.images, recipe)
-    least = int(2 * max(options.blur)) + 40
+    least = 4 * max(blur.reach_px for blur in blurs) + 40
     images = _limited(load_images(options.images, entries, options.split, recipe, least), options.limit)
     total = len(images.pixels)
-    console.print(f"{total} images; levels {options.blur}, angles {options.angle}.")
-    rounds = evaluate(model, images, options.blur, options.angle, options.field_px, options.fields)
+    console.print(
+        f"{total} images; levels {options.blur}, angles {options.angle}, defocus {options.defocus}."
+    )
+    rounds = evaluate(model, images, blurs, options.field_px, options.fields)
     scores = [score for found in track(rounds, "measuring", console=console) for score in found]
+    rows = summarise(scores)
     quality: dict[str, Any] = {
         "conditions": conditions(options.field_px, options.fields),
         "command": "deblurd-train " + " ".join(options.typed),
-        "rows": summarise(scores),
+        "rows": rows,
         "worst_loss_db": {
-            m: round(worst_loss_db(scores, m), 2) for m in ("model", "model_wrong_motion", "wiener")
+            m: round(worst_loss_db(scores, m), 2)
+            for m in METHODS[1:]
+            if any(score.method == m for score in scores)
         },
     }
-    for measure, digits in (("psnr_db", 2), ("ssim", 3)):
-        table = quality_table(quality["rows"], measure, digits)
-        console.print("\n".join(table), markup=False, highlight=False, soft_wrap=True)
+    for title, table in tables(rows):
+        console.print("\n".join([f"{title}:", *table]), markup=False, highlight=False, soft_wrap=True)
     console.print(f"Behind the input at worst, dB: {quality['worst_loss_db']}")
     try:
         if options.report:
             options.report.write_text(json.dumps(quality, indent=2) + "\n", "utf-8")
             write_scores(scores, options.report.with_suffix(".csv"))
+            plots.draw_gains(rows, options.report.with_suffix(".png"))
         if options.record:
+            shown = [blur for blur in blurs if blur.angle_deg == options.angle[0]][-SHOWN:]
+            picture = plots.before_and_after(model, images, shown)
+            if picture is not None:
+                plots.write_picture(picture, options.model / PICTURE)
+                kinds = " and ".join(f"{blur_name(b.level_px, b.defocus_px)} px" for b in shown)
+                quality["picture"] = (
+                    f"Blurred by {kinds}; this model; sharp. The image is in the public domain (CC0)."
+                )
             manifest = model.manifest | {"quality": quality}
             write_manifest(manifest, options.model)
             write_card(manifest, options.model / "README.md")
@@ -155,11 +180,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--angle", nargs="+", type=float, default=[0.0, 37.0, 90.0], help="degrees")
     evaluate.add_argument(
+        "--defocus",
+        nargs="+",
+        type=float,
+        default=[0.0],
+        help="sigmas, px; each with every level, so add --blur 0",
+    )
+    evaluate.add_argument(
         "--field-px", type=_positive, default=384, help="side of the fields cut out of an image"
     )
     evaluate.add_argument("--fields", type=_positive, default=2, help="at most so many fields of each image")
     evaluate.add_argument("--limit", type=_positive, default=8, help="at most so many images of each source")
-    evaluate.add_argument("--report", type=Path, help="JSON file; every score goes into a CSV file beside it")
+    evaluate.add_argument(
+        "--report",
+        type=Path,
+        help="JSON file; every score goes into a CSV file beside it, the gains into a PNG file",
+    )
     evaluate.add_argument(
         "--record", action="store_true", help="write the table into the model's manifest and card"
     )

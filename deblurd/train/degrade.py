@@ -152,7 +152,7 @@ def degrade(
 
 
 def defocused(linear: light.Image, sigma_px: float, disc: float) -> light.Image:
-    """(H, W, C) as a microscope out of focus shows it: a disc by geometrical optics (Stokseth 1969), softened by diffraction to its rim.
+    """(H, W) or (H, W, 3) as a microscope out of focus shows it: a disc by geometrical optics (Stokseth 1969), softened by diffraction to its rim.
 
     sigma_px: standard deviation of the whole along each axis. disc: the disc's share of its variance, 0 (a Gaussian) to 1. A sigma of 0 blurs nothing.
     """

@@ -1,15 +1,13 @@
 """How good a model is, beside doing nothing, the Wiener filter and Richardson-Lucy, all told the same motion.
 
-An image is blurred whole and cut afterwards, so that nobody knows what lies beyond the border; then the border is left out.
+An image is blurred whole and cut afterwards, so that nobody knows what lies beyond the border; then the border is left out. The
+model is run as the daemon runs it: with its gate, the steps back to the measured pixels and the check.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +16,16 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
-from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 from deblurd import light
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import find_model
-from deblurd.deblur.wiener import wiener
 from deblurd.errors import NoInputError
-from deblurd.frames import MotionVector, Pixels, Pose, Tile
-from deblurd.kernel import reblur
+from deblurd.frames import DeblurredTile, MotionVector, Pixels, Pose, Tile
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import expose, turned
+from deblurd.train.measures import Picture, count_nuclei, gmsd, psnr_db, ssim
+from deblurd.train.rivals import Blur, richardson_lucy, wiener_filtered
 
 FULL_WELL_E = 10000.0
 READ_NOISE_E = 5.0
@@ -42,81 +38,85 @@ METHODS = ("identity", "wiener", "richardson_lucy", "model", "model_wrong_motion
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One method on one field. known: the model learnt from other images of this family."""
+    """One method on one field. known: the model learnt from other images of this family.
+
+    nuclei, invented: seen in the result, and of these such as the truth does not have; nuclei_sharp: those of the truth. kept_raw: the
+    gate or the check let the raw pixels stand.
+    """
 
     image: str
     family: str
     known: bool
     level_px: float
     angle_deg: float
+    defocus_px: float
     method: str
     psnr_db: float
     ssim: float
+    gmsd: float
+    nuclei: int
+    invented: int
+    nuclei_sharp: int
+    kept_raw: bool
 
 
 class Model:
-    """A model folder, run as the daemon runs it: with its gate, the steps back to the measured pixels and the check."""
+    """A model folder, run as the daemon runs it."""
 
     def __init__(self, folder: Path) -> None:
         """Raises NoInputError where there is no model in `folder`, ModelError where it cannot be loaded."""
         if not (folder / "manifest.json").is_file():
             raise NoInputError(f"There is no model in {folder}: name a folder that holds manifest.json.")
-        found = find_model(str(folder))
+        found = find_model(str(folder.absolute()))
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-        self.nsr = found.nsr
+        self.nsr, self.takes_defocus = found.nsr, found.takes_defocus
         self._deblurrer = Deblurrer(found, encoding="srgb", device="cpu")
 
-    def restore(self, pixels: Pixels, motion: MotionVector) -> light.Image:
-        """(H, W, 3) uint8 to (H, W, 3) sRGB-encoded, full scale 1; the pixels themselves where the gate or the check keeps them."""
+    def restore(self, pixels: Pixels, motion: MotionVector) -> DeblurredTile:
+        """(H, W, 3) uint8, sRGB-encoded; the pixels themselves where the gate or the check keeps them."""
         tile = Tile(0, 0, 0, Pose(0.0, 0.0, 0.0), motion, 1.0, pixels.shape, "")
-        return np.asarray(self._deblurrer.deblur([(tile, pixels)])[0].pixels / np.float32(255), np.float32)
-
-
-def richardson_lucy(blurred: light.Image, motion: MotionVector, steps: int) -> light.Image:
-    """Richardson (1972) and Lucy (1974), in linear light, starting from the blurred image."""
-    reverse = MotionVector(motion.dy, motion.dx, -motion.bend_dy, -motion.bend_dx)
-    observed = np.maximum(blurred, 1e-5)
-    sharp = observed
-    for _ in range(steps):
-        ratio = np.asarray(observed / np.maximum(reblur(sharp, motion), 1e-5), dtype=np.float32)
-        sharp = sharp * reblur(ratio, reverse)
-    return sharp
+        return self._deblurrer.deblur([(tile, pixels)])[0]
 
 
 def evaluate(
-    model: Model,
-    images: Images,
-    levels_px: Sequence[float],
-    angles_deg: Sequence[float],
-    field_px: int,
-    fields: int,
-    seed: int = 0,
+    model: Model, images: Images, blurs: Sequence[Blur], field_px: int, fields: int, seed: int = 0
 ) -> Iterator[list[Score]]:
-    """Scores of all methods for each field, level and angle; a list for each, as they come.
+    """Scores of all methods for each field and blur; a list for each, as they come.
 
-    fields: of each image at most so many, those with the strongest contrast. Angles turn from +x towards +y.
+    fields: of each image at most so many, those with the strongest contrast.
     """
     families = {row["name"] for row in model.manifest["training"]["data"]}
     rng = np.random.default_rng(seed)
     for entry, pixels in zip(images.entries, images.pixels, strict=True):
         for number, sharp in enumerate(best_fields(pixels, field_px, fields)):
-            for level in levels_px:
-                for angle in angles_deg:
-                    scored = _score_field(model, sharp, level, angle, rng)
-                    yield [
-                        Score(
-                            f"{entry.file}#{number}",
-                            entry.family,
-                            entry.family in families,
-                            level,
-                            angle,
-                            *row,
-                        )
-                        for row in scored
-                    ]
+            for blur in blurs:
+                yield [
+                    Score(
+                        f"{entry.file}#{number}",
+                        entry.family,
+                        entry.family in families,
+                        blur.level_px,
+                        blur.angle_deg,
+                        blur.defocus_px,
+                        *row,
+                    )
+                    for row in _score_field(model, sharp, blur, rng)
+                ]
 
 
-def best_fields(pixels: NDArray[np.uint8], size: int, count: int) -> list[NDArray[np.uint8]]:
+def all_blurs(
+    levels_px: Sequence[float], angles_deg: Sequence[float], defocus_px: Sequence[float]
+) -> list[Blur]:
+    """Every level in every direction with every defocus; a level of 0 has one direction."""
+    return [
+        Blur(level, angle, sigma)
+        for sigma in defocus_px
+        for level in levels_px
+        for angle in (angles_deg if level else (0.0,))
+    ]
+
+
+def best_fields(pixels: Picture, size: int, count: int) -> list[Picture]:
     """Up to `count` separate squares of at most `size` px with the greatest standard deviation."""
     size_y, size_x = (min(size, n) for n in pixels.shape[:2])
     starts = [
@@ -128,81 +128,43 @@ def best_fields(pixels: NDArray[np.uint8], size: int, count: int) -> list[NDArra
     return sorted(found, key=lambda f: -float(f.std()))[:count]
 
 
-def _score_field(
-    model: Model, sharp: NDArray[np.uint8], level: float, angle_deg: float, rng: np.random.Generator
-) -> list[tuple[str, float, float]]:
-    angle = math.radians(angle_deg)
-    motion = MotionVector(level * math.sin(angle), level * math.cos(angle))
-    margin, border = math.ceil(level / 2) + 2, max(8, math.ceil(level / 2))
-    scene = reblur(light.to_linear(sharp, "srgb"), motion)[margin:-margin, margin:-margin]
-    pixels = light.from_linear(expose(scene, FULL_WELL_E, READ_NOISE_E, rng), np.uint8, "srgb")
-    blurred = light.to_linear(pixels, "srgb")
-    wrong = turned(motion, WRONG_LENGTH, WRONG_ANGLE_DEG)
-    restored = {
-        "identity": light.encode(blurred),
-        "wiener": light.encode(wiener(blurred, motion, model.nsr)),
-        "richardson_lucy": light.encode(richardson_lucy(blurred, motion, RICHARDSON_LUCY_STEPS)),
-        "model": model.restore(pixels, motion),
-        "model_wrong_motion": model.restore(pixels, wrong),
+def blurred_field(sharp: Picture, blur: Blur, rng: np.random.Generator) -> tuple[Picture, Picture]:
+    """What a camera of `FULL_WELL_E` electrons sees of a field, and what it should see; smaller by what is blurred in from outside."""
+    margin = blur.reach_px + 2
+    inner = (slice(margin, -margin), slice(margin, -margin))
+    scene = blur.of(light.to_linear(sharp, "srgb"))[inner]
+    exposed = expose(scene, FULL_WELL_E, READ_NOISE_E, rng)
+    return np.asarray(light.from_linear(exposed, np.uint8, "srgb"), np.uint8), sharp[inner]
+
+
+def _score_field(model: Model, sharp: Picture, blur: Blur, rng: np.random.Generator) -> list[tuple[Any, ...]]:
+    pixels, truth = blurred_field(sharp, blur, rng)
+    seen = light.to_linear(pixels, "srgb")
+    wrong = turned(blur.motion, WRONG_LENGTH, WRONG_ANGLE_DEG)
+    results: dict[str, tuple[Pixels, bool]] = {
+        "identity": (pixels, False),
+        "wiener": (_picture(wiener_filtered(seen, blur, model.nsr)), False),
+        "richardson_lucy": (_picture(richardson_lucy(seen, blur, RICHARDSON_LUCY_STEPS)), False),
     }
-    cut = margin + border
-    truth = sharp[cut:-cut, cut:-cut]
+    motions = {"model": blur.motion} | ({"model_wrong_motion": wrong} if blur.level_px else {})
+    for name, motion in motions.items():
+        made = model.restore(pixels, motion)
+        results[name] = made.pixels, made.gate != "deblur"
+    border = max(8, blur.reach_px)
+    inner = (slice(border, -border), slice(border, -border))
+    truth = np.ascontiguousarray(truth[inner])
+    nuclei_sharp = count_nuclei(truth, truth).seen
     scores = []
-    for method, image in restored.items():
-        inner = image[border:-border, border:-border]
-        result = np.rint(np.clip(inner, 0, 1) * 255).astype(np.uint8)
-        scores.append((method, psnr_db(truth, result), ssim(truth, result)))
+    for method, (image, kept_raw) in results.items():
+        result = np.ascontiguousarray(image[inner])
+        nuclei = count_nuclei(truth, result)
+        measured = psnr_db(truth, result), ssim(truth, result), gmsd(truth, result)
+        scores.append((method, *measured, nuclei.seen, nuclei.invented, nuclei_sharp, kept_raw))
     return scores
 
 
-def psnr_db(truth: NDArray[np.uint8], result: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio of 8-bit images; at most 60, where nothing can be seen any more."""
-    error = float(np.mean((truth.astype(np.float64) - result) ** 2))
-    return 10 * math.log10(255**2 / max(error, 255**2 * 1e-6))
-
-
-def ssim(truth: NDArray[np.uint8], result: NDArray[np.uint8]) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian of 1.5 px, data range 255, mean of the channels."""
-    return float(
-        structural_similarity(  # type: ignore[no-untyped-call]
-            truth,
-            result,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-            channel_axis=2,
-        )
-    )
-
-
-def summarise(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Means over images for each family, level and angle: a row with PSNR and SSIM of every method."""
-    cells: dict[tuple[str, bool, float, float], dict[str, list[Score]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for score in scores:
-        cells[score.family, score.known, score.level_px, score.angle_deg][score.method].append(score)
-    return [
-        {
-            "family": family,
-            "known": known,
-            "level_px": level,
-            "angle_deg": angle,
-            "images": len(methods["identity"]),
-            "psnr_db": {
-                m: round(float(np.mean([s.psnr_db for s in found])), 2) for m, found in methods.items()
-            },
-            "ssim": {m: round(float(np.mean([s.ssim for s in found])), 4) for m, found in methods.items()},
-        }
-        for (family, known, level, angle), methods in sorted(cells.items())
-    ]
-
-
-def worst_loss_db(scores: Sequence[Score], method: str) -> float:
-    """How far the method fell behind its input on the image where it did worst, dB; negative if it never did."""
-    identity = {(s.image, s.level_px, s.angle_deg): s.psnr_db for s in scores if s.method == "identity"}
-    return max(identity[s.image, s.level_px, s.angle_deg] - s.psnr_db for s in scores if s.method == method)
+def _picture(linear: light.Image) -> Picture:
+    return np.rint(light.encode(linear) * 255).astype(np.uint8)
 
 
 def conditions(field_px: int, fields: int) -> str:
@@ -210,13 +172,5 @@ def conditions(field_px: int, fields: int) -> str:
     return (
         f"Up to {fields} field(s) of {field_px} px of each held-out image; {FULL_WELL_E:.0f} electrons at full scale, "
         f"{READ_NOISE_E:.0f} of read noise, 8-bit sRGB; border left out; Richardson-Lucy with {RICHARDSON_LUCY_STEPS} steps; "
-        f"wrong motion: {100 * (WRONG_LENGTH - 1):.0f} % too long and {WRONG_ANGLE_DEG:.0f} degrees off."
+        f"wrong motion: {100 * (WRONG_LENGTH - 1):.0f} % too long and {WRONG_ANGLE_DEG:.0f} degrees off; this model as the daemon runs it."
     )
-
-
-def write_scores(scores: Sequence[Score], path: Path) -> None:
-    """Every score as a row of a CSV file."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Score.__slots__)
-        writer.writerows([getattr(s, name) for name in Score.__slots__] for s in scores)

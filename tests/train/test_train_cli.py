@@ -67,6 +67,7 @@ def test_from_a_recipe_to_a_measured_model(
     quality = json.loads(report.read_text("utf-8"))
     assert {"identity", "wiener", "richardson_lucy", "model"} <= set(quality["rows"][0]["psnr_db"])
     assert report.with_suffix(".csv").is_file()
+    assert report.with_suffix(".png").is_file()
     manifest = json.loads((models / "tiny" / "manifest.json").read_text("utf-8"))
     assert manifest["quality"] == quality
     assert quality["command"] in (models / "tiny" / "README.md").read_text("utf-8")
