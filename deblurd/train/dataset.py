@@ -2,7 +2,8 @@
 
 A group is a slide, patient or field. ``MANIFEST.tsv`` in the folder (columns file, licence, split, group; others are
 ignored) names the images; without it every image below the folder is taken, each subfolder is a group, and
-the split follows from a hash of the group's name.
+the split follows from a hash of the group's name. An image may also be an OME-Zarr mosaic, the folder of a slide that deblurd scanned, or
+``pairs.csv``, the list of captured pairs that ``deblurd collect`` writes: see `sources`.
 """
 
 from __future__ import annotations
@@ -11,32 +12,42 @@ import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 
 from deblurd.errors import DataError, NoInputError
-from deblurd.train.recipe import DataRecipe
+from deblurd.frames import MotionVector
+from deblurd.train.recipe import AT_REST_PX, DataRecipe, DegradeRecipe
+from deblurd.train.sources import (
+    PAIRS,
+    Captured,
+    Picture,
+    find,
+    is_mosaic,
+    is_slide,
+    pictures,
+    read_image,
+    read_pairs,
+)
 
 Split = Literal["train", "val", "test"]
-SUFFIXES = {".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".bmp", ".svs"}
 MANIFEST = "MANIFEST.tsv"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image. file: path inside the folder, with "/". family: its source, the first folder of that path."""
+    """One image. file: path inside the folder, with "/". family: its source, the first folder of that path. pair: what was captured of it, blurred."""
 
     file: str
     licence: str
     split: str
     group: str
+    pair: Captured | None = None
 
     @property
     def family(self) -> str:
@@ -47,13 +58,15 @@ class Entry:
 class Images:
     """The images of one split, in memory.
 
-    pixels: (H, W, 3) uint8 RGB, sRGB-encoded. sha256: of the files, in the same order. skipped: files too small to use.
+    pixels: (H, W, 3) uint8 RGB, sRGB-encoded. sha256: of the files, in the same order (of the pixels, where they are only a part of
+    their source). skipped: sources with nothing in them that is large enough. captured: by index, the blurred frame of a pair and its motion.
     """
 
     entries: list[Entry] = field(default_factory=list)
     pixels: list[NDArray[np.uint8]] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    captured: dict[int, tuple[Picture, MotionVector]] = field(default_factory=dict)
 
     def sampling_weights(self) -> NDArray[np.float64]:
         """Chance of each image (n,): by area within a family, families by the square root of their area."""
@@ -80,23 +93,6 @@ class Images:
         ]
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an image file (grey is tripled, 16 bit scaled down). DataError if it is broken."""
-    if path.suffix.lower() == ".svs":
-        try:
-            with openslide.OpenSlide(path) as slide:
-                return np.array(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
-        except openslide.OpenSlideError as err:
-            raise DataError(f"{path} cannot be read ({err}): remove or replace it.") from err
-    try:
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, OSError) as err:
-        raise DataError(f"{path} cannot be read ({err}): remove or replace it.") from err
-    if image is None:
-        raise DataError(f"{path} is not an image, or broken: remove or replace it.")
-    return np.ascontiguousarray(image[..., ::-1], dtype=np.uint8)
-
-
 def list_images(folder: Path, recipe: DataRecipe) -> list[Entry]:
     """What the folder holds, less what the recipe excludes; files of no split are left out.
 
@@ -106,7 +102,7 @@ def list_images(folder: Path, recipe: DataRecipe) -> list[Entry]:
         raise NoInputError(
             f"There is no folder {folder} to take images from: name one that holds sharp images."
         )
-    found = _from_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else _from_folder(folder)
+    found = _from_manifest(folder) if (folder / MANIFEST).is_file() else _from_folder(folder)
     entries = [e for e in found if not any(fnmatch(e.file, pattern) for pattern in recipe.exclude)]
     if not entries:
         raise NoInputError(f"{folder} holds no images that the recipe allows: add some, or exclude fewer.")
@@ -128,25 +124,42 @@ def check_trainable(folder: Path, entries: Sequence[Entry]) -> None:
         )
 
 
+def usable_pairs(entries: Sequence[Entry], recipe: DegradeRecipe) -> list[Entry]:
+    """Without the captured pairs whose motion the recipe does not teach; those at rest are for models that take defocus."""
+
+    def fits(pair: Captured) -> bool:
+        length = pair.motion.length_px
+        return recipe.rest_share > 0 if length < AT_REST_PX else length <= recipe.blur_px[1]
+
+    return [entry for entry in entries if entry.pair is None or fits(entry.pair)]
+
+
 def load_images(
     folder: Path, entries: Sequence[Entry], split: Split, recipe: DataRecipe, least_px: int
 ) -> Images:
-    """Read the images of one split. Those smaller than `least_px` are skipped; DataError if none is left."""
+    """Read the images of one split. Those smaller than `least_px` are skipped; DataError if none is left, or one is broken."""
     images = Images()
+    sharp: dict[str, Picture] = {}
     for entry in entries:
         if entry.split != split:
             continue
-        path = folder / entry.file
-        pixels = read_image(path)
-        for pattern, (first, last) in recipe.keep_columns.items():
-            if fnmatch(entry.file, pattern):
-                pixels = pixels[:, first:last]
-        if min(pixels.shape[:2]) < least_px:
+        if entry.pair is None:
+            found = [_columns(picture, entry.file, recipe) for picture in pictures(folder / entry.file)]
+        else:
+            if entry.file not in sharp:  # kept once for all frames of its place
+                sharp[entry.file] = _columns(read_image(folder / entry.file), entry.file, recipe)
+            found = [sharp[entry.file]]
+        kept = [picture for picture in found if min(picture.shape[:2]) >= least_px]
+        for picture in kept:
+            if entry.pair is not None:
+                blurred = _columns(read_image(folder / entry.pair.blurred), entry.file, recipe)
+                _check_pair(folder, entry.pair, blurred, picture)
+                images.captured[len(images.pixels)] = blurred, entry.pair.motion
+            images.entries.append(entry)
+            images.pixels.append(picture)
+            images.sha256.append(_digest(folder, entry, picture))
+        if not kept:
             images.skipped.append(entry.file)
-            continue
-        images.entries.append(entry)
-        images.pixels.append(np.ascontiguousarray(pixels))
-        images.sha256.append(hashlib.sha256(path.read_bytes()).hexdigest())
     if not images.pixels:
         raise DataError(
             f"No {split} image of {folder} is at least {least_px} px wide and high: add larger ones, or lower field_px."
@@ -154,26 +167,61 @@ def load_images(
     return images
 
 
-def _from_manifest(manifest: Path) -> list[Entry]:
+def _columns(picture: Picture, file: str, recipe: DataRecipe) -> Picture:
+    for pattern, (first, last) in recipe.keep_columns.items():
+        if fnmatch(file, pattern):
+            picture = picture[:, first:last]
+    return np.ascontiguousarray(picture)
+
+
+def _check_pair(folder: Path, pair: Captured, blurred: Picture, sharp: Picture) -> None:
+    if blurred.shape != sharp.shape:
+        raise DataError(
+            f"{folder / pair.blurred} is {blurred.shape[:2]} px, but {pair.sharp} is {sharp.shape[:2]}: capture the pair again."
+        )
+
+
+def _digest(folder: Path, entry: Entry, picture: Picture) -> str:
+    path = folder / (entry.file if entry.pair is None else entry.pair.blurred)
+    return hashlib.sha256(path.read_bytes() if path.is_file() else picture.tobytes()).hexdigest()
+
+
+def _from_manifest(folder: Path) -> list[Entry]:
+    manifest = folder / MANIFEST
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     missing = {"file", "licence", "split"} - set(rows[0] if rows else ())
     if missing:
         raise DataError(f"{manifest} lacks the column(s) {sorted(missing)}: add them, separated by tabs.")
     return [
-        Entry(row["file"], row["licence"], row["split"], row.get("group") or row["file"])
+        entry
         for row in rows
         if row["split"] in ("train", "val", "test")
+        for entry in _entries(folder, row["file"], row["licence"], row["split"], row.get("group") or "")
     ]
 
 
 def _from_folder(folder: Path) -> list[Entry]:
-    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    groups = sorted({_group(f) for f in files}, key=lambda g: hashlib.sha256(g.encode()).digest())
+    found = [
+        entry
+        for path in find(folder)
+        for entry in _entries(folder, path.relative_to(folder).as_posix(), "not stated", "", "")
+    ]
+    groups = sorted({e.group for e in found}, key=lambda g: hashlib.sha256(g.encode()).digest())
     # every tenth group validates and every tenth tests; of a few groups the first validates
     split = {g: {0: "val", 5: "test"}.get(i % 10, "train") for i, g in enumerate(groups)}
-    return [Entry(f.as_posix(), "not stated", split[_group(f)], _group(f)) for f in files]
+    return [replace(entry, split=split[entry.group]) for entry in found]
 
 
-def _group(file: Path) -> str:
-    return file.parent.as_posix() if file.parent != Path() else file.stem
+def _entries(folder: Path, file: str, licence: str, split: str, group: str) -> list[Entry]:
+    """Of one source; a list of pairs has one for each row."""
+    if Path(file).name != PAIRS:
+        return [Entry(file, licence, split, group or _group(folder, Path(file)))]
+    return [Entry(pair.sharp, licence, split, group or pair.group, pair) for pair in read_pairs(folder, file)]
+
+
+def _group(folder: Path, file: Path) -> str:
+    """The folder that an image lies in; a mosaic, or a slide in the folder of its name, is a group of its own."""
+    if is_mosaic(folder / file) or file.parent == Path():
+        return file.as_posix() if is_mosaic(folder / file) or is_slide(folder / file) else file.stem
+    return file.parent.as_posix()

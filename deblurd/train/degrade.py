@@ -18,13 +18,10 @@ from deblurd.deblur.wiener import wiener
 from deblurd.frames import Encoding, MotionVector
 from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
-from deblurd.train.recipe import DegradeRecipe
+from deblurd.train.recipe import AT_REST_PX, DegradeRecipe
 
 Field = NDArray[np.uint16]
 """(H, W, 3), sRGB-encoded, full scale 65535: less memory than float32, and no visible quantisation."""
-
-AT_REST_PX = 0.7
-"""The daemon's own limit (deblur.sharp_below_px) of what it takes for a frame at rest."""
 
 _SUPERSAMPLING = 8
 
@@ -103,8 +100,11 @@ def expose(
 def draw_example(
     images: Images, weights: NDArray[np.float64], recipe: DegradeRecipe, rng: np.random.Generator
 ) -> Example:
-    """Cut a field out of a random image and degrade it at random."""
-    pixels = images.pixels[rng.choice(len(images.pixels), p=weights)]
+    """Cut a field out of a random image and degrade it at random; of a captured pair, take it as it is."""
+    index = rng.choice(len(images.pixels), p=weights)
+    pixels, captured = images.pixels[index], images.captured.get(int(index))
+    if captured is not None:
+        return captured_example(pixels, *captured, recipe, rng)
     size = recipe.scene_px
     if rng.random() < recipe.shrink_share:
         size = int(min(size * rng.uniform(1, recipe.shrink_max), *pixels.shape[:2]))
@@ -116,6 +116,21 @@ def draw_example(
         )
     scene = light.decode(_recoloured(field, recipe, rng))
     return degrade(scene, draw_motion(recipe, rng), recipe, rng)
+
+
+def captured_example(
+    sharp: NDArray[np.uint8],
+    blurred: NDArray[np.uint8],
+    motion: MotionVector,
+    recipe: DegradeRecipe,
+    rng: np.random.Generator,
+) -> Example:
+    """A random field of a captured pair (H, W, 3); only the estimate and the tracker's error are added."""
+    size = recipe.field_px + 2 * recipe.guard_px
+    y, x = rng.integers(0, np.array(sharp.shape[:2]) - size + 1)
+    field = (slice(y, y + size), slice(x, x + size))
+    seen, target = (light.to_linear(image[field], "srgb") for image in (blurred, sharp))
+    return _example(seen, target, as_tracked(motion, recipe, rng), recipe)
 
 
 def degrade(
@@ -142,11 +157,16 @@ def degrade(
     exposed = expose(seen, full_well, read_noise, rng)
     encoding: Encoding = "linear" if rng.random() < recipe.linear_share else "srgb"
     blurred = light.to_linear(light.from_linear(exposed, np.uint8, encoding), encoding)
-    tracked = as_tracked(motion, recipe, rng)
+    return _example(blurred, scene[m:-m, m:-m], as_tracked(motion, recipe, rng), recipe)
+
+
+def _example(
+    blurred: light.Image, target: light.Image, tracked: MotionVector, recipe: DegradeRecipe
+) -> Example:
+    """With its estimate, and without the border where that suffers."""
     estimate = wiener(blurred, tracked, recipe.nsr)
     vector = np.array([tracked.dy, tracked.dx], dtype=np.float32)
     inner = slice(recipe.guard_px, -recipe.guard_px or None)
-    target = scene[m:-m, m:-m]
     blurred, estimate, target = (np.ascontiguousarray(x[inner, inner]) for x in (blurred, estimate, target))
     return Example(_packed(blurred), _packed(estimate), _packed(target), vector)
 

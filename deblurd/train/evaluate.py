@@ -24,8 +24,9 @@ from deblurd.errors import NoInputError
 from deblurd.frames import DeblurredTile, MotionVector, Pixels, Pose, Tile
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import expose, turned
-from deblurd.train.measures import Picture, count_nuclei, gmsd, psnr_db, ssim
+from deblurd.train.measures import count_nuclei, gmsd, psnr_db, ssim
 from deblurd.train.rivals import Blur, richardson_lucy, wiener_filtered
+from deblurd.train.sources import Picture
 
 FULL_WELL_E = 10000.0
 READ_NOISE_E = 5.0

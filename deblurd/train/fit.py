@@ -20,7 +20,7 @@ from rich.progress import (
 
 from deblurd.errors import OutputError, UsageError
 from deblurd.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from deblurd.train.dataset import check_trainable, list_images, load_images
+from deblurd.train.dataset import check_trainable, list_images, load_images, usable_pairs
 from deblurd.train.recipe import Recipe
 from deblurd.train.trainer import History, Trainer, validation_set
 
@@ -38,13 +38,13 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
         output.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise OutputError(f"{output} cannot be created ({err}): choose another --output.") from err
-    entries = list_images(images, recipe.data)
+    entries = usable_pairs(list_images(images, recipe.data), recipe.degrade)
     check_trainable(images, entries)
     least = recipe.degrade.scene_px
     train = load_images(images, entries, "train", recipe.data, least)
     held_out = load_images(images, entries, "val", recipe.data, least)
     for name in (*train.skipped, *held_out.skipped):
-        console.print(f"[yellow]{name} is smaller than {least} px: not used.")
+        console.print(f"[yellow]{name} holds no sharp image of at least {least} px: not used.")
     console.print(f"{len(train.pixels)} images to learn from, {len(held_out.pixels)} held out.")
     trainer = Trainer(recipe, train, where)
     if (output / CHECKPOINT).is_file():

@@ -12,8 +12,7 @@ from skimage.filters import threshold_otsu
 from skimage.metrics import structural_similarity
 from skimage.morphology import label
 
-Picture = NDArray[np.uint8]
-"""(H, W, 3) uint8 RGB."""
+from deblurd.train.sources import Picture
 
 _GMSD_C = 170.0
 _LEAST_NUCLEUS_PX = 40

@@ -12,8 +12,8 @@ import numpy as np
 from deblurd.train.card import COLUMNS, blur_name
 from deblurd.train.dataset import Images
 from deblurd.train.evaluate import Model, best_fields, blurred_field
-from deblurd.train.measures import Picture
 from deblurd.train.rivals import Blur
+from deblurd.train.sources import Picture
 
 PANEL_PX = 160
 _GAP_PX = 4

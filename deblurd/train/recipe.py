@@ -15,6 +15,9 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
+AT_REST_PX = 0.7
+"""The daemon's own limit (deblur.sharp_below_px) of what it takes for a frame at rest."""
+
 STRIDE = 4
 """Of the first convolution of every network: the full size is left at once, where a CPU is slow."""
 

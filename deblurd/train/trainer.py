@@ -19,7 +19,7 @@ from deblurd.errors import DataError
 from deblurd.frames import MotionVector
 from deblurd.train.checkpoint import check_network
 from deblurd.train.dataset import Images
-from deblurd.train.degrade import Example, Field, degrade, draw_example
+from deblurd.train.degrade import Example, Field, captured_example, degrade, draw_example
 from deblurd.train.network import build, kinds_of
 from deblurd.train.recipe import DegradeRecipe, KindRecipe, Recipe
 
@@ -209,4 +209,9 @@ def validation_set(images: Images, recipe: Recipe) -> dict[str, list[Example]]:
             angle = math.pi / 2 * i if i % 2 else math.pi * i / VALIDATION_EXAMPLES
             motion = MotionVector(level * math.sin(angle), level * math.cos(angle))
             examples[name].append(degrade(scene, motion, settings, rng, sigma))
+    if images.captured:
+        chosen = rng.choice(list(images.captured), VALIDATION_EXAMPLES)
+        examples["captured"] = [
+            captured_example(images.pixels[i], *images.captured[int(i)], settings, rng) for i in chosen
+        ]
     return examples

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from deblurd.errors import DataError, NoInputError
-from deblurd.train.dataset import MANIFEST, Entry, check_trainable, list_images, load_images, read_image
+from deblurd.train.dataset import MANIFEST, Entry, check_trainable, list_images, load_images
 from deblurd.train.recipe import DataRecipe
+from deblurd.train.sources import read_image
 
 PLAIN = DataRecipe()
 HEADER = "file\tlicence\tsplit\tgroup\n"

@@ -14,7 +14,6 @@ from deblurd.frames import MotionVector
 from deblurd.kernel import reblur
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import (
-    AT_REST_PX,
     as_tracked,
     defocused,
     degrade,
@@ -23,7 +22,7 @@ from deblurd.train.degrade import (
     expose,
     turned,
 )
-from deblurd.train.recipe import DegradeRecipe, Recipe
+from deblurd.train.recipe import AT_REST_PX, DegradeRecipe, Recipe
 
 CALM = DegradeRecipe(
     field_px=64,

@@ -66,6 +66,13 @@ def test_a_training_for_defocus_is_validated_on_it(recipe: Recipe, slides: Path,
     assert [len(row) for row in state["gains"]] == [1 + 1 + 3] * 2  # step, 5 px, defocus of 0, 1 and 2 px
 
 
+def test_captured_pairs_are_learnt_and_validated_on(recipe: Recipe, slides: Path, tmp_path: Path) -> None:
+    rows = "".join(f"slide{i}/a.png,slide{i}/a.png,0,{3 + i},{i}\n" for i in range(6))
+    (slides / "pairs.csv").write_text("blurred,sharp,dy,dx,group\n" + rows, "utf-8")
+    state = run(recipe, slides, tmp_path / "run")
+    assert [len(row) for row in state["gains"]] == [1 + 1 + 1] * 2  # step, 5 px, captured
+
+
 def test_the_common_loss_is_the_weighted_mean_of_the_sub_models_losses(bank: Recipe) -> None:
     kinds = bank.network.kinds
     errors, chosen = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 1])
