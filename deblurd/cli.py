@@ -9,12 +9,12 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from deblurd import __version__
-from deblurd.errors import DataError, DeblurdError, NoInputError, OutputError, UsageError
+from deblurd import __version__, slides_cli
+from deblurd.errors import DeblurdError, NoInputError, OutputError, UsageError
 from deblurd.host import logs, memory
 from deblurd.simulator.options import DemoOptions
 
@@ -157,7 +157,7 @@ def _run(options: argparse.Namespace) -> None:
     stop = stop_on_signals()
     daemon = Daemon(settings)
     try:
-        resume_all(settings.mosaic.output, lambda sentence: print(sentence, flush=True))
+        resume_all(settings.mosaic.output, lambda sentence: print(sentence, flush=True), stop)
         with live_status(Console(stderr=True)) as on_status:
             daemon.run(on_status, stop)
     finally:
@@ -261,65 +261,6 @@ def _export(options: argparse.Namespace) -> None:
     print(path)
 
 
-def _slides_list(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd.console import slides_table
-    from deblurd.slides.catalog import slides
-
-    Console().print(slides_table(slides(_output_of(options))))
-
-
-def _slides_show(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd.console import slide_table
-    from deblurd.slides.catalog import entry
-    from deblurd.slides.folder import SlideFolder
-
-    Console().print(slide_table(entry(SlideFolder.open(options.slide))))
-
-
-def _slides_verify(options: argparse.Namespace) -> int:
-    from deblurd.resume import verify
-    from deblurd.slides.folder import SlideFolder
-
-    faults = verify(SlideFolder.open(options.slide))
-    for fault in faults:
-        print(fault)
-    print(f"{options.slide}: {f'{len(faults)} faults' if faults else 'whole'}")
-    return DataError.exit_code if faults else 0
-
-
-def _slides_resume(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd.console import count_bar
-    from deblurd.host.lock import output_lock
-    from deblurd.pipeline import describe_gates
-    from deblurd.resume import resume
-    from deblurd.slides.folder import SlideFolder
-
-    folder = SlideFolder.open(options.slide.absolute())
-    with (
-        output_lock(folder.path.parent.parent),
-        count_bar(Console(stderr=True), "painting") as on_progress,
-    ):
-        finished, damaged = resume(folder, getattr(options, "model", None), on_progress)
-    if damaged:
-        print(f"Left out, because their raw pixels are damaged: tiles {', '.join(map(str, damaged))}")
-    print(f"{folder.path}: {finished.tiles} tiles, {describe_gates(finished.gates)}")
-
-
-def _output_of(options: argparse.Namespace) -> Path:
-    from deblurd import config
-
-    if options.config is None:
-        output: Path = options.output
-        return output
-    return config.load(options.config).mosaic.output
-
-
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -364,7 +305,7 @@ def _parser() -> Parser:
     _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
     _stitch_words(command("stitch", _stitch, "make a mosaic of image files whose stage positions are known"))
     _export_words(command("export", _export, "write a finished mosaic as one file that other programs open"))
-    _slides_words(command("slides", None, "look after slides that were scanned"))
+    _slides_words(command("slides", None, "list, check, finish and join slides that were scanned"))
     check = command("check", _check, "say whether this machine is ready for a run")
     check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
     return parser
@@ -377,18 +318,30 @@ def _add_verbose(parser: Parser, default: Any) -> None:
     )
 
 
-def _config_words(parser: Parser) -> None:
+def _actions(parser: Parser) -> Callable[[str, Any, str], Parser]:
+    """Makes the actions of a group of commands: a parser from a name, what it runs, and a line of help."""
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action", parser_class=Parser)
-    for name, run, text in (
-        ("init", _config_init, "write a commented configuration"),
-        ("check", _config_check, "say what is wrong with a configuration, line by line"),
-        ("show", _config_show, "print a configuration with every default filled in"),
-        ("schema", _config_schema, "print the JSON Schema, for editors"),
-    ):
+
+    def action(name: str, run: Any, text: str) -> Parser:
         child = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         child.set_defaults(run=run)
         _add_verbose(child, default=argparse.SUPPRESS)
         parser.commands[name] = child
+        return child
+
+    return action
+
+
+def _slides_words(parser: Parser) -> None:
+    slides_cli.add_actions(_actions(parser))
+
+
+def _config_words(parser: Parser) -> None:
+    action = _actions(parser)
+    action("init", _config_init, "write a commented configuration")
+    action("check", _config_check, "say what is wrong with a configuration, line by line")
+    action("show", _config_show, "print a configuration with every default filled in")
+    action("schema", _config_schema, "print the JSON Schema, for editors")
     default = Path("deblurd.toml")
     init = parser.commands["init"]
     init.add_argument(
@@ -465,28 +418,6 @@ def _deblur_words(parser: Parser) -> None:
     )
     add("--model", default="fast", metavar="NAME", help='or "wiener" (%(default)s)')
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
-
-
-def _slides_words(parser: Parser) -> None:
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="subcommand", parser_class=Parser)
-    for name, run, text in (
-        ("list", _slides_list, "the slides of an output folder, and how they ended"),
-        ("show", _slides_show, "what is known of a slide"),
-        ("verify", _slides_verify, "say whether every tile is still what was recorded"),
-        ("resume", _slides_resume, "make the mosaic of an interrupted slide from what was recorded"),
-        ("repaint", _slides_resume, "make the mosaic anew with another model, or of the raw tiles"),
-    ):
-        child = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        child.set_defaults(run=run)
-        parser.commands[name] = child
-        if name == "list":
-            where = child.add_mutually_exclusive_group()
-            where.add_argument("--output", type=Path, default=Path("deblurd-slides"), metavar="DIR")
-            where.add_argument("--config", type=Path, metavar="FILE", help="the one that names the folder")
-        else:
-            child.add_argument("slide", type=Path, metavar="SLIDE", help="folder of a slide")
-        if name == "repaint":
-            child.add_argument("--model", required=True, metavar="NAME", help="a model, or raw")
 
 
 def _stitch_words(parser: Parser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from deblurd.daemon import Status
+from deblurd.pipeline import describe_gates
 from deblurd.slides.catalog import Entry
 
 
@@ -75,25 +76,85 @@ def report_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+_NAMED = 8
+"""So many tiles are named in a cell of a table."""
+
+STATES = {
+    "growing": "growing just now",
+    "done": "done",
+    "incomplete": "incomplete: resume it",
+    "interrupted": "interrupted: resume it",
+    "unreadable": "unreadable",
+}
+
+
 def slides_table(slides: Iterable[Entry]) -> Table:
     """One line for each slide."""
-    table = Table("slide", "state", "tiles", "model", "began", title="slides, for research use only")
+    # folded, since a name that is cut short names nothing
+    columns = Column("slide", overflow="fold"), "state", Column("tiles", justify="right"), "model", "size, px"
+    table = Table(*columns, "begun", title="slides, for research use only", title_justify="left")
     for each in slides:
         m = each.manifest
-        model = m.get("model", {}).get("name", "")
-        row = (each.folder.path.name, each.state, m.get("tiles", ""), model, m.get("begun", ""))
+        tiles = "" if each.tiles is None else each.tiles
+        name = f"{each.folder.path.parent.name}/{each.folder.name}"
+        row = (name, STATES[each.state], tiles, _model(m), _size_px(m), _minute(m.get("begun")))
         table.add_row(*(escape(str(text)) for text in row))
     return table
 
 
 def slide_table(slide: Entry) -> Table:
-    """What a slide's manifest says, but for its configuration."""
+    """What is known of a slide, in words."""
+    m = slide.manifest
+    mosaic, microscope = m.get("mosaic") or {}, m.get("microscope") or {}
+    covered = f", {100 * mosaic['covered']:.0f} % of it with tissue or ground" if "covered" in mosaic else ""
+    closure = m.get("loop_closure_px")
+    rows: dict[str, Any] = {
+        "state": STATES[slide.state],
+        "note": slide.note,
+        "ended by": m.get("reason"),
+        "begun": _minute(m.get("begun")),
+        "ended": _minute(m.get("ended")),
+        "tiles": None
+        if slide.tiles is None
+        else f"{slide.tiles} recorded, {m.get('tiles', 0)} in the mosaic",
+        "deblurring": describe_gates(m["gates"]) if m.get("gates") else None,
+        "left out": _tiles(m.get("damaged", []), "their raw pixels are damaged"),
+        "weak places": _tiles(m.get("weak_tiles", []), "nothing in them matched a neighbour"),
+        "matches agree": None if closure is None else f"to {closure:.2f} px",
+        "mosaic": f"{_size_px(m)} px{covered}" if mosaic else None,
+        "model": " ".join(filter(None, (_model(m), f"on {m['engine']}" if "engine" in m else ""))),
+        "camera": microscope.get("camera"),
+        "frames": m.get("frames"),
+        "lost frames": ", ".join(f"{cause} {n}" for cause, n in m.get("dropped", {}).items() if n),
+        "stitched from": m.get("stitched_from"),
+        "joined from": " and ".join(m.get("joined_from", [])),
+        "notes": "; ".join(m.get("notes", [])),
+        "folder": slide.folder.path,
+    }
     columns = Column(), Column(overflow="fold")
-    table = Table(*columns, title=escape(str(slide.folder.path)), title_justify="left", show_header=False)
-    for key, value in ({"state": slide.state} | slide.manifest).items():
-        if key == "config":
-            continue
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
-        table.add_row(key, escape(str(value)))
+    title = f"{escape(slide.folder.name)}, for research use only"
+    table = Table(*columns, title=title, title_justify="left", show_header=False)
+    for key, value in rows.items():
+        if value not in (None, ""):
+            table.add_row(key, escape(str(value)))
     return table
+
+
+def _model(manifest: Mapping[str, Any]) -> str:
+    model = manifest.get("model", {})
+    return " ".join(str(model[key]) for key in ("name", "version") if key in model)
+
+
+def _size_px(manifest: Mapping[str, Any]) -> str:
+    mosaic = manifest.get("mosaic") or {}
+    return f"{mosaic['width_px']} x {mosaic['height_px']}" if "width_px" in mosaic else ""
+
+
+def _minute(utc: str | None) -> str:
+    """Of an ISO 8601 time."""
+    return "" if utc is None else utc[:16].replace("T", " ")
+
+
+def _tiles(indices: Sequence[int], why: str) -> str:
+    most = ", ".join(map(str, indices[:_NAMED])) + (", ..." if len(indices) > _NAMED else "")
+    return f"{len(indices)} ({most}): {why}" if indices else ""

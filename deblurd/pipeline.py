@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -147,16 +147,17 @@ class SlidePipeline:
         if self._record.failure is not None:
             raise self._record.failure
 
-    def again(self) -> list[int]:
-        """Works through the tiles that the folder holds already, in their order, as if they came now; before any intake.
-
-        Returns those whose raw pixels are not what was recorded: they are left out.
-        """
-        damaged = self._recorder.verify()
+    def again(self, without: Collection[int]) -> None:
+        """Works through the tiles that the folder holds already, but for some, in their order, as if they came now; before any intake."""
+        self._journal.forget_results()
         for tile in self._journal.tiles():
-            if tile.index not in damaged:
+            if tile.index not in without:
                 self._place.put(tile)
-        return damaged
+
+    def abandon(self) -> None:
+        """Has `finish` return soon, without a mosaic; everything that was recorded stays. From any thread."""
+        for stage in self.stages:
+            stage.abandon(DeblurdError(f"the slide {self.folder.name} was abandoned: resume it"))
 
     def event(self, kind: str, text: str) -> None:
         self._journal.event(kind, text)
@@ -247,8 +248,10 @@ class SlidePipeline:
         return self._placer.shading.gain() if self._shading else None
 
     def _set_gain(self, gain: NDArray[np.float32]) -> None:
+        # as the journal keeps it, so that painting from the journal gives the same
+        gain = gain.round(5)
         self._painter.set_gain(gain)
-        self._journal.set_slide("gain", json.dumps(gain.round(5).tolist()))
+        self._journal.set_slide("gain", json.dumps(gain.tolist()))
 
 
 def make_deblurrer(model: Model, camera: Camera, settings: DeblurSettings) -> Deblurrer:
@@ -265,12 +268,23 @@ def make_deblurrer(model: Model, camera: Camera, settings: DeblurSettings) -> De
     )
 
 
-def finish_in_sight(pipeline: SlidePipeline, on_progress: Callable[[int], None]) -> Finished:
-    """`pipeline.finish()`, with `on_progress` told the number of tiles painted, now and then, from this thread."""
+def finish_in_sight(
+    pipeline: SlidePipeline, on_progress: Callable[[int], None], stop: threading.Event | None = None
+) -> Finished:
+    """`pipeline.finish()`, with `on_progress` told the number of tiles painted, now and then, from this thread.
+
+    stop: abandons the slide. Raises KeyboardInterrupt then.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="deblurd-finish") as pool:
         future = pool.submit(pipeline.finish)
-        while wait([future], timeout=_LOOK_S).not_done:
-            on_progress(pipeline.progress.painted)
+        try:
+            while wait([future], timeout=_LOOK_S).not_done:
+                on_progress(pipeline.progress.painted)
+                if stop is not None and stop.is_set():
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pipeline.abandon()
+            raise
     on_progress(pipeline.progress.painted)
     return future.result()
 

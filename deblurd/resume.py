@@ -6,7 +6,9 @@ The mosaic is a function of the raw tiles, the journal and the model: this gives
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,74 +16,92 @@ from typing import Any
 from pydantic import ValidationError
 
 from deblurd.deblur.model import Model, find_model
-from deblurd.errors import DataError, DeblurdError
+from deblurd.errors import DataError, DeblurdError, ModelError, OutputError
 from deblurd.pipeline import Finished, SlidePipeline, finish_in_sight, make_deblurrer
 from deblurd.record.journal import Journal
-from deblurd.record.recorder import Recorder
+from deblurd.record.raw import RawStore
+from deblurd.record.recorder import damaged_tiles
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, ScanSettings, Settings
-from deblurd.slides.catalog import entry, slides
-from deblurd.slides.folder import SlideFolder
+from deblurd.slides.catalog import slides
+from deblurd.slides.folder import SlideFolder, utc_now
 from deblurd.slides.painter import Camera
 
 log = logging.getLogger(__name__)
+
+OnProgress = Callable[[int, int], None]
 
 
 def resume(
     folder: SlideFolder,
     model: str | None = None,
-    on_progress: Callable[[int, int], None] = lambda painted, tiles: None,
+    settings: Settings | None = None,
+    on_progress: OnProgress = lambda painted, tiles: None,
+    stop: threading.Event | None = None,
 ) -> tuple[Finished, list[int]]:
     """Makes the mosaic of a slide anew and ends the slide; also returns the tiles whose raw pixels are damaged, which are left out.
 
-    model: in place of the slide's own. on_progress: told tiles painted and all tiles. A mosaic that is there is kept until the new
-    one is finished. The caller holds the lock of the output folder. Raises NoInputError, DataError, ModelError, OutputError.
+    model: in place of the slide's own. settings: whose overlap, deblurring and mosaic count in place of the slide's own. on_progress:
+    told tiles painted and all tiles. A finished mosaic is kept until the new one is finished, and comes back where that fails.
+    stop: leaves the slide as it was, or to be resumed. The caller holds the lock of the output folder.
+    Raises NoInputError, DataError, ModelError, OutputError, and KeyboardInterrupt where it was stopped.
     """
-    journal = Journal(folder.journal)
-    try:
-        camera, count = Camera.from_json(journal.slide("camera")), journal.count()
-    finally:
-        journal.close()
-    if count == 0:
-        raise DataError(f"{folder.path} holds no tile: there is nothing to make a mosaic of")
     manifest = folder.read_manifest() if folder.manifest.is_file() else {}
-    settings = _settings(folder, manifest, model)
-    found = find_model(settings.deblur.model)
-    deblurrer = make_deblurrer(_checked(found, manifest) if model is None else found, camera, settings.deblur)
-    before = folder.mosaic.with_name("mosaic.before.ome.zarr")
-    _put_aside(folder, before)
+    if _is_empty(folder):
+        return _end_empty(folder, manifest), []
+    camera, count, damaged = _recorded(folder)
+    if len(damaged) == count:
+        raise DataError(
+            f"none of the {count} raw tiles of {folder.path} is what was recorded: nothing was changed; restore raw.zarr"
+        )
+    settings = _settings(folder, manifest, model, settings)
+    deblurrer = make_deblurrer(_find_model(settings.deblur.model, folder, manifest), camera, settings.deblur)
+    is_done = manifest.get("state") == "done" and folder.mosaic.is_dir()
+    _clear(folder, keep_mosaic=is_done)
     content = {key: value for key, value in manifest.items() if key not in ("schema", "deblurd")}
     folder.write_manifest(content | {"state": "growing"})
     try:
         pipeline = SlidePipeline(folder, camera, deblurrer, settings)
         pipeline.event("resume", f"worked through again with {deblurrer.name}")
-        damaged = pipeline.again()
         for index in damaged:
             pipeline.event("damaged", f"the raw pixels of tile {index} are not what was recorded; left out")
-        finished = finish_in_sight(pipeline, lambda painted: on_progress(painted, count))
+        pipeline.again(without=damaged)
+        finished = finish_in_sight(pipeline, lambda painted: on_progress(painted, count), stop)
+        if is_done and finished.failure is not None:
+            raise finished.failure
+    except BaseException:
+        if is_done:
+            _clear(folder, keep_mosaic=False)
+            folder.mosaic_before.rename(folder.mosaic)
+            folder.write_manifest(content)
+        raise
     finally:
         deblurrer.close()
+    made_with = settings.model_dump(mode="json", include={"scan", "deblur", "mosaic"})
     folder.write_manifest(
         content
-        | {"config": settings.model_dump(mode="json") | {"microscope": _microscope(manifest)}}
+        | {"config": manifest.get("config", {}) | made_with}
         | {"model": deblurrer.model_id, "engine": deblurrer.engine_name, "damaged": damaged}
         | finished.to_manifest(str(manifest.get("reason", "resumed")))
     )
     if finished.failure is not None:
         raise finished.failure
-    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(folder.mosaic_before, ignore_errors=True)
     return finished, damaged
 
 
-def resume_all(output: Path, on_event: Callable[[str], None]) -> None:
+def resume_all(output: Path, on_event: Callable[[str], None], stop: threading.Event) -> None:
     """Ends every slide below `output` that was not: what a kill or a full disk left. on_event: told in a sentence for each.
 
-    One that cannot be ended is left as it is. The caller holds the lock of `output`.
+    One that cannot be ended is left as it is. stop: no further slide is begun. The caller holds the lock of `output`.
     """
-    for found in slides(output) if output.is_dir() else ():
-        if found.state == "done":
+    for found in slides(output, in_use=False) if output.is_dir() else ():
+        if found.state == "done" or stop.is_set():
             continue
         try:
-            finished, damaged = resume(found.folder)
+            finished, damaged = resume(found.folder, stop=stop)
+        except KeyboardInterrupt:
+            on_event(f"the slide {found.folder.name} is {found.state} still: stopped")
+            return
         except DeblurdError as err:
             on_event(f"the slide {found.folder.name} is {found.state} and could not be finished: {err}")
             continue
@@ -91,25 +111,38 @@ def resume_all(output: Path, on_event: Callable[[str], None]) -> None:
         )
 
 
-def _put_aside(folder: SlideFolder, before: Path) -> None:
-    """Only a finished mosaic is worth keeping meanwhile; half of one and other leavings of a kill can be made again."""
-    done = folder.manifest.is_file() and folder.read_manifest().get("state") == "done"
-    if done and folder.mosaic.is_dir():
-        shutil.rmtree(before, ignore_errors=True)
-        folder.mosaic.rename(before)
-    for left in (folder.mosaic, folder.scratch, *folder.path.glob("*.part")):
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink(missing_ok=True)
+# --- what is there ---
 
 
-def _settings(folder: SlideFolder, manifest: dict[str, Any], model: str | None) -> Settings:
-    """Those of the slide; its microscope is not asked for any more."""
-    config = manifest.get("config", {})
+def _is_empty(folder: SlideFolder) -> bool:
+    """Whether the slide was interrupted before its first tile reached the disk."""
+    if not folder.journal.is_file() or folder.journal.stat().st_size == 0:
+        return not any(folder.raw.glob("c.*"))
+    journal = Journal(folder.journal)
+    try:
+        return journal.count() == 0
+    finally:
+        journal.close()
+
+
+def _recorded(folder: SlideFolder) -> tuple[Camera, int, list[int]]:
+    """The camera, the number of acknowledged tiles, and those whose raw pixels are damaged."""
+    journal = Journal(SlideFolder.open(folder.path).journal)
+    try:
+        camera = Camera.from_json(journal.slide("camera"))
+        return camera, journal.count(), damaged_tiles(RawStore.open(folder.raw), journal)
+    finally:
+        journal.close()
+
+
+def _settings(
+    folder: SlideFolder, manifest: dict[str, Any], model: str | None, given: Settings | None
+) -> Settings:
+    """Those of the slide, or what was given in their place; its microscope is not asked for any more."""
+    config = manifest.get("config", {}) if given is None else given.model_dump(mode="json")
     try:
         deblur = DeblurSettings.model_validate(config.get("deblur", {}))
-        settings = Settings(
+        return Settings(
             microscope=MicroscopeSettings(backend="simulator"),
             scan=ScanSettings.model_validate(config.get("scan", {})),
             deblur=deblur if model is None else deblur.model_copy(update={"model": model}),
@@ -120,43 +153,53 @@ def _settings(folder: SlideFolder, manifest: dict[str, Any], model: str | None) 
     except ValidationError as err:
         raise DataError(
             f"{folder.manifest} has a configuration that this deblurd does not know ({err.errors()[0]['msg']}): "
-            "use the deblurd that wrote it"
+            "use the deblurd that wrote it, or give --config"
         ) from err
-    return settings
 
 
-def _microscope(manifest: dict[str, Any]) -> dict[str, Any]:
-    found = manifest.get("config", {}).get("microscope", {})
-    return found if isinstance(found, dict) else {}
-
-
-def _checked(found: Model, manifest: dict[str, Any]) -> Model:
-    known = manifest.get("model", {}).get("sha256")
-    if known and known != found.identity.get("sha256"):
+def _find_model(name: str, folder: SlideFolder, manifest: dict[str, Any]) -> Model:
+    try:
+        found = find_model(name)
+    except ModelError as err:
+        raise ModelError(
+            f"{err}; the slide {folder.name} was left as it is: install the model, or take another with `deblurd slides repaint`"
+        ) from err
+    known = manifest.get("model", {})
+    if known.get("name") == found.identity["name"] and known.get("sha256") != found.identity["sha256"]:
         log.warning(
-            "the model %s is not the one that the slide began with: the mosaic is made with today's",
-            found.name,
+            "the model %s is version %s and the slide began with %s: the mosaic is made with today's",
+            name,
+            found.identity["version"],
+            known.get("version"),
         )
     return found
 
 
-def verify(folder: SlideFolder) -> list[str]:
-    """What is not as it was recorded, a sentence each; empty for a whole slide. Reads every raw tile. Raises DataError, OutputError."""
-    journal = Journal(folder.journal)
+def _clear(folder: SlideFolder, keep_mosaic: bool) -> None:
+    """Only a finished mosaic is worth keeping meanwhile; half of one and other leavings of a kill can be made again."""
     try:
-        camera, count = Camera.from_json(journal.slide("camera")), journal.count()
-    finally:
-        journal.close()
-    recorder = Recorder(folder.path, camera.shape, camera.dtype)
-    try:
-        faults = [f"the raw pixels of tile {index} are damaged" for index in recorder.verify()]
-    finally:
-        recorder.journal.close()
-    found = entry(folder)
-    if found.state != "done":
-        faults.append(f"the slide is {found.state}: finish it with `deblurd slides resume`")
-    elif found.manifest.get("tiles") != count - len(found.manifest.get("damaged", [])):
-        faults.append(f"slide.json speaks of {found.manifest.get('tiles')} tiles, the journal of {count}")
-    elif not (folder.mosaic / "zarr.json").is_file():
-        faults.append("the mosaic is missing: make it anew with `deblurd slides resume`")
-    return faults
+        if keep_mosaic:
+            if folder.mosaic_before.is_dir():
+                shutil.rmtree(folder.mosaic_before)
+            folder.mosaic.rename(folder.mosaic_before)
+        for left in (folder.mosaic, folder.scratch, *folder.path.glob("*.part")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"{folder.path} cannot be cleared of what an interrupted scan left ({err.strerror}): give write access, then resume"
+        ) from err
+
+
+def _end_empty(folder: SlideFolder, manifest: dict[str, Any]) -> Finished:
+    finished = Finished(folder, 0, 0, None, {}, {}, (), math.nan, 0.0, None)
+    _clear(folder, keep_mosaic=False)
+    content = {key: value for key, value in manifest.items() if key not in ("schema", "deblurd")}
+    folder.write_manifest(
+        {"research_use_only": True, "begun": utc_now()}
+        | content
+        | finished.to_manifest("interrupted before the first tile")
+    )
+    return finished

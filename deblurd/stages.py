@@ -73,6 +73,10 @@ class Stage(Generic[T]):
                 continue
         self._thread.join()
 
+    def abandon(self, why: Exception) -> None:
+        """Ends the work after the items at hand; what waits is dropped."""
+        self.failure = self.failure or why
+
     def _run(self) -> None:
         try:
             while self._turn():
@@ -91,7 +95,7 @@ class Stage(Generic[T]):
         self.advanced_s = time.perf_counter()
         if self._when_idle is not None and not ended:
             self._when_idle()
-        return not ended
+        return not ended and self.failure is None
 
     def _take(self) -> tuple[list[T], bool]:
         items: list[T] = []

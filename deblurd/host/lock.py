@@ -82,6 +82,22 @@ def output_lock(folder: Path) -> OutputLock:
     return OutputLock(folder)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a deblurd, this one or another, works on an output folder just now; False where that cannot be told."""
+    path = folder / LOCK_NAME
+    if not path.is_file():
+        return False
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
+
+
 def remove_lock(folder: Path) -> None:
     """Takes away the files of a lock that is not held; only where nobody else can want it, as in a folder just made."""
     for file in (folder / LOCK_NAME, folder / HOLDER_NAME):

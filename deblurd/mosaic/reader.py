@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from deblurd.errors import DataError, NoInputError
 from deblurd.frames import Pixels
+from deblurd.mosaic.store import LABEL
 
 
 class MosaicReader:
     """The OME-Zarr at `path`, open for reading; nothing is held in memory.
 
     state: "growing", "trimming" or "final". pixel_size_um: of level 0. origin_um: stage position of the middle of its first
-    pixel, (y, x). shapes: of each level, (c, h, w). channels: their names.
+    pixel, (y, x). shapes: of each level, (c, h, w). channels: their names. sources: by number in the provenance, "none" at 0.
+    shard_px: side of a shard.
     Raises NoInputError where there is no mosaic, DataError where it is not one that deblurd wrote.
     """
 
@@ -35,6 +37,9 @@ class MosaicReader:
             self.channels = [str(channel["label"]) for channel in ome["omero"]["channels"]]
             group = zarr.open_group(str(path), mode="r")
             self._levels: list[Any] = [group[dataset["path"]] for dataset in datasets]
+            self._labels: list[Any] = [group[f"{LABEL}/{dataset['path']}"] for dataset in datasets]
+            label: Any = group[LABEL].attrs["ome"]
+            self.sources = [str(each["source"]) for each in label["image-label"]["properties"]]
         except FileNotFoundError as err:
             raise NoInputError(
                 f"{path} is not there: the slide has no mosaic yet, resume or repaint it"
@@ -45,16 +50,26 @@ class MosaicReader:
             ) from err
         self.shapes: list[tuple[int, int, int]] = [level.shape for level in self._levels]
         self.dtype: np.dtype[Any] = self._levels[0].dtype
+        self.shard_px = int((self._levels[0].shards or self._levels[0].chunks)[-1])
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """(height, width, c) of a level from pixel (y, x) on; what lies beyond the mosaic is 0. Raises DataError."""
-        array = self._levels[level]
+        found = self._get(self._levels[level], level, y, x, height, width)
+        pixels = np.zeros((height, width, len(found)), self.dtype)
+        pixels[: found.shape[1], : found.shape[2]] = np.moveaxis(found, 0, 2)
+        return pixels
+
+    def read_source(self, level: int, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+        """The same of the provenance, (height, width). Raises DataError."""
+        found = self._get(self._labels[level], level, y, x, height, width)
+        source = np.zeros((height, width), np.uint8)
+        source[: found.shape[0], : found.shape[1]] = found
+        return source
+
+    def _get(self, array: Any, level: int, y: int, x: int, height: int, width: int) -> NDArray[Any]:
         try:
-            found = np.asarray(array[:, y : y + height, x : x + width])
+            return np.asarray(array[..., y : y + height, x : x + width])
         except (OSError, ValueError, RuntimeError) as err:
             raise DataError(
                 f"the mosaic is damaged at level {level}, row {y}, column {x} ({err}): repaint the slide"
             ) from err
-        pixels = np.zeros((height, width, len(found)), self.dtype)
-        pixels[: found.shape[1], : found.shape[2]] = np.moveaxis(found, 0, 2)
-        return pixels

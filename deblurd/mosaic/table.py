@@ -12,6 +12,10 @@ import zarr
 NAME = "tiles"
 
 
+def table_file(mosaic: Path) -> Path:
+    return mosaic / "tables" / NAME / "table.csv"
+
+
 def write_table(mosaic: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes ``tables/tiles`` into an OME-Zarr: regions of interest by the convention of Fractal's ROI tables, version 1, as CSV.
 
@@ -32,7 +36,7 @@ def write_table(mosaic: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         }
     )
     rows = list(rows)
-    with (mosaic / "tables" / NAME / "table.csv").open("w", newline="", encoding="utf-8") as file:
+    with table_file(mosaic).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["FieldIndex"])
         writer.writeheader()
         writer.writerows(rows)

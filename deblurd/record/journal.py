@@ -42,19 +42,21 @@ class Journal:
     Tables: `tiles`, one row for each acknowledged tile, with columns named and in units as in `Tile`, `Place` and
     `DeblurredTile`; `events`; `slide`, texts by key. Every method raises OutputError where the disk refuses and
     DataError where the file is not a whole journal; nothing is half done then, and it can be called again.
+    read_only: nothing is written, not even to a journal in use elsewhere or on a disk that is not writable; it must be there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        self.path, self._read_only = path, read_only
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         if path.exists() and path.stat().st_size == 0:
             # SQLite would take it for a new journal, and throw away a write-ahead log that lies beside it
             raise DataError(f"{path} is empty, it was cut short: restore it from a backup")
-        with self._open() as connection:
-            connection.executescript(_TABLES)
-            connection.execute("INSERT OR IGNORE INTO slide VALUES ('schema', ?)", (SCHEMA,))
+        if not read_only:
+            with self._open() as connection:
+                connection.executescript(_TABLES)
+                connection.execute("INSERT OR IGNORE INTO slide VALUES ('schema', ?)", (SCHEMA,))
         if (schema := self.slide("schema")) != SCHEMA:
             self.close()
             raise DataError(
@@ -92,6 +94,22 @@ class Journal:
                 "UPDATE tiles SET gate = ?, source = ?, residual = ?, sharpness = ?, model = ? WHERE tile = ?",
                 [(r.gate, r.source, r.residual, r.sharpness, model, r.index) for r in results],
             )
+
+    def forget_results(self) -> None:
+        """Takes back all that was computed from the tiles, as before they are worked through again."""
+        columns = [
+            "place_y_px",
+            "place_x_px",
+            "place_sigma_px",
+            "gate",
+            "source",
+            "residual",
+            "sharpness",
+            "model",
+        ]
+        with self._transaction() as connection:
+            connection.execute(f"UPDATE tiles SET {', '.join(f'{column} = NULL' for column in columns)}")
+            connection.execute("DELETE FROM slide WHERE key = 'gain'")
 
     def tiles(self) -> list[Tile]:
         """Every acknowledged tile, in order."""
@@ -164,11 +182,11 @@ class Journal:
         """Folds the write-ahead log into the file, so that it is whole by itself; a later call opens the journal again."""
         with self._lock:
             if self._connection is not None:
-                with suppress(
-                    sqlite3.Error
-                ):  # in use elsewhere: then the log stays beside it, and is as good
-                    self._connection.execute("PRAGMA busy_timeout = 100")
-                    self._connection.execute("PRAGMA journal_mode = DELETE")
+                # in use elsewhere: then the log stays beside it, and is as good
+                with suppress(sqlite3.Error):
+                    if not self._read_only:
+                        self._connection.execute("PRAGMA busy_timeout = 100")
+                        self._connection.execute("PRAGMA journal_mode = DELETE")
                 self._connection.close()
                 self._connection = None
 
@@ -204,7 +222,7 @@ class Journal:
 
     def _connect(self) -> sqlite3.Connection:
         # a journal that was there and is gone must not begin again, empty
-        mode = "rwc" if self._identity is None else "rw"
+        mode = "ro" if self._read_only else "rwc" if self._identity is None else "rw"
         connection = sqlite3.connect(
             f"{self.path.resolve().as_uri()}?mode={mode}",
             uri=True,
@@ -213,7 +231,8 @@ class Journal:
             check_same_thread=False,
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            if not self._read_only:
+                connection.execute("PRAGMA journal_mode = WAL")
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             self._identity = _identity(self.path)
         except (sqlite3.Error, OSError):
@@ -238,6 +257,10 @@ class Journal:
 
     def _translated(self, err: sqlite3.Error) -> OutputError | DataError:
         code = getattr(err, "sqlite_errorcode", None)
+        if isinstance(code, int) and code & 0xFF in _DISK and self._read_only:
+            return OutputError(
+                f"cannot open the journal {self.path} ({err}): give the folder back, or copy the slide to a disk that can be written"
+            )
         if isinstance(code, int) and code & 0xFF in _DISK:
             return OutputError(
                 f"cannot write the journal {self.path} ({err}): make room or give the folder back, then try again"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from deblurd.errors import DataError, OutputError
-from deblurd.frames import Frame, Pixels, Tile
+from deblurd.frames import Frame, Tile
 from deblurd.host.durable import fsync_dir
 from deblurd.record.journal import Journal
-from deblurd.record.raw import RawStore
+from deblurd.record.raw import RawStore, crc32
 
 
 class Recorder:
@@ -58,13 +57,9 @@ class Recorder:
         for tile, (frame, _) in zip(tiles, items, strict=True):
             self.raw.write(tile.index, frame.pixels)
         self.raw.sync(tile.index for tile in tiles)
-        self.journal.add(tiles, [_crc(frame.pixels) for frame, _ in items])
+        self.journal.add(tiles, [crc32(frame.pixels) for frame, _ in items])
         self._next += len(tiles)
         return tiles
-
-    def verify(self) -> list[int]:
-        """Tiles whose raw pixels are no longer those that were acknowledged: missing, cut short or altered."""
-        return [index for index, crc in self.journal.crcs().items() if not self._is_intact(index, crc)]
 
     def close(self) -> None:
         """Trims raw.zarr to the acknowledged tiles and closes the journal. Raises OutputError if the folder is gone."""
@@ -73,12 +68,14 @@ class Recorder:
         finally:
             self.journal.close()
 
-    def _is_intact(self, index: int, crc: int) -> bool:
-        try:
-            return _crc(self.raw.read(index)) == crc
-        except DataError:
-            return False
 
-
-def _crc(pixels: Pixels) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels).data)
+def damaged_tiles(
+    raw: RawStore, journal: Journal, on_progress: Callable[[int, int], None] = lambda read, tiles: None
+) -> list[int]:
+    """Tiles whose raw pixels are no longer those that were acknowledged: missing, cut short or altered. Writes nothing."""
+    damaged, crcs = [], journal.crcs()
+    for n, (index, crc) in enumerate(crcs.items()):
+        if not raw.is_intact(index, crc):
+            damaged.append(index)
+        on_progress(n + 1, len(crcs))
+    return damaged

@@ -59,6 +59,11 @@ class SlideFolder:
         return folder
 
     @property
+    def exists(self) -> bool:
+        """Whether this is a slide, whole or what a kill left of one."""
+        return any(part.exists() for part in (self.raw, self.journal, self.manifest))
+
+    @property
     def name(self) -> str:
         return self.path.name
 
@@ -81,6 +86,11 @@ class SlideFolder:
     @property
     def thumbnail(self) -> Path:
         return self.path / "thumbnail.png"
+
+    @property
+    def mosaic_before(self) -> Path:
+        """The finished mosaic that was there, while the slide is painted anew."""
+        return self.path / "mosaic.before.ome.zarr"
 
     @property
     def scratch(self) -> Path:
@@ -115,8 +125,15 @@ class SlideFolder:
             raise NoInputError(f"{self.manifest} is missing: resume the slide to write it again") from err
         except ValueError as err:
             raise DataError(
-                f"{self.manifest} is not JSON ({err}): resume the slide to write it again"
+                f"{self.manifest} is not JSON ({err}): delete it, and resume the slide to write it again"
             ) from err
         if not isinstance(content, dict):
-            raise DataError(f"{self.manifest} is not a JSON object: resume the slide to write it again")
+            raise DataError(
+                f"{self.manifest} is not a JSON object: delete it, and resume the slide to write it again"
+            )
+        if content.get("schema") != MANIFEST_SCHEMA:
+            raise DataError(
+                f"{self.manifest} has schema {content.get('schema')}, this deblurd reads {MANIFEST_SCHEMA}: "
+                "use the deblurd that wrote it"
+            )
         return content

@@ -19,7 +19,7 @@ from deblurd.frames import Frame, MotionVector, Pixels, Pose, Tile
 from deblurd.record import raw as raw_module
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
-from deblurd.record.recorder import Recorder
+from deblurd.record.recorder import Recorder, damaged_tiles
 
 SHAPE = (24, 32, 3)
 
@@ -42,7 +42,7 @@ def test_recorded_tiles_are_acknowledged_in_order(tmp_path: Path) -> None:
     assert recorder.journal.tiles() == first + second
     np.testing.assert_array_equal(recorder.raw.read(2), pixels(7))
     assert recorder.record([]) == []
-    assert recorder.verify() == []
+    assert damaged_tiles(recorder.raw, recorder.journal) == []
     recorder.close()
     assert RawStore.open(tmp_path / "raw.zarr").capacity == 3
 
@@ -81,7 +81,7 @@ def test_verify_names_what_is_no_longer_as_it_was(tmp_path: Path) -> None:
     recorder.record([item(n) for n in range(5)])
     recorder.raw.write(1, pixels(99))
     (tmp_path / "raw.zarr" / "c.3.0.0.0").unlink()
-    assert recorder.verify() == [1, 3]
+    assert damaged_tiles(recorder.raw, recorder.journal) == [1, 3]
 
 
 @pytest.mark.parametrize("call", ["fsync_file", "fsync_dir"])
@@ -112,7 +112,7 @@ def test_folder_taken_away_and_given_back(tmp_path: Path) -> None:
         recorder.close()
     shutil.move(tmp_path / "elsewhere", slide)
     assert [tile.index for tile in recorder.record([item(1)])] == [1]
-    assert recorder.verify() == []
+    assert damaged_tiles(recorder.raw, recorder.journal) == []
 
 
 def test_only_the_journal_taken_away(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from deblurd.errors import OutputError
-from deblurd.record.recorder import Recorder
+from deblurd.record.recorder import Recorder, damaged_tiles
 sys.path.insert(0, {here!r})
 from test_recorder import SHAPE, item
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -173,7 +173,7 @@ except OutputError as err:
 else:
     raise SystemExit("the journal was not refused")
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(number, [tile.index for tile in recorder.record([item(number)])][0], recorder.verify())
+print(number, [tile.index for tile in recorder.record([item(number)])][0], damaged_tiles(recorder.raw, recorder.journal))
 recorder.close()
 """
 
@@ -197,7 +197,7 @@ def test_files_that_cannot_grow_are_refused_then_retried(tmp_path: Path) -> None
 CHILD = """
 import sys
 from pathlib import Path
-from deblurd.record.recorder import Recorder
+from deblurd.record.recorder import Recorder, damaged_tiles
 sys.path.insert(0, {here!r})
 from test_recorder import SHAPE, item
 recorder = Recorder(Path({folder!r}), SHAPE, "uint8")
@@ -226,7 +226,7 @@ def test_killed_at_a_random_moment(tmp_path: Path, seed: int) -> None:
             timer.join()
         acknowledged |= {int(a): int(b) for a, b in (line.split() for line in lines if line.endswith("\n"))}
         recorder = Recorder(tmp_path, SHAPE, "uint8")
-        assert recorder.verify() == []
+        assert damaged_tiles(recorder.raw, recorder.journal) == []
         numbers = {tile.index: tile.number for tile in recorder.journal.tiles()}
         assert list(numbers) == list(range(len(numbers)))
         assert acknowledged.items() <= numbers.items()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,12 @@ import zarr
 from deblurd.cli import main
 from deblurd.errors import DataError
 from deblurd.record.journal import Journal
-from deblurd.resume import resume, resume_all, verify
+from deblurd.resume import resume, resume_all
 from deblurd.simulator.demo import run_demo
 from deblurd.simulator.options import DemoOptions
 from deblurd.slides.catalog import slides
 from deblurd.slides.folder import SlideFolder
+from deblurd.slides.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_an_interrupted_slide_gets_the_mosaic_that_it_would_have_had(
     assert {p.name for p in slide.path.iterdir()} >= {"mosaic.ome.zarr", "raw.zarr", "slide.json"}
     assert not list(slide.path.glob("*.part"))
     assert not slide.scratch.exists()
-    assert verify(slide) == []
+    assert verify(slide)[2] == []
 
 
 def test_a_slide_is_painted_anew_of_its_raw_tiles_and_back(finished: Path, slide: SlideFolder) -> None:
@@ -111,7 +113,7 @@ def test_a_damaged_tile_is_named_and_left_out(slide: SlideFolder, capsys: pytest
     data[1000] ^= 0xFF
     tile.write_bytes(bytes(data))
     assert main(["slides", "verify", str(slide.path)]) == 65
-    assert "are damaged" in capsys.readouterr().out
+    assert "are not what was recorded" in capsys.readouterr().out
     done, damaged = resume(slide)
     assert len(damaged) == 1
     assert done.tiles == Journal(slide.journal).count() - 1
@@ -127,7 +129,7 @@ def test_what_cannot_be_resumed_says_why(slide: SlideFolder, capsys: pytest.Capt
     with pytest.raises(DataError, match="restore it from a backup"):
         resume(slide)
     slide.journal.unlink()
-    assert main(["slides", "resume", str(slide.path)]) == 66
+    assert main(["slides", "repaint", str(slide.path), "--model", "raw"]) == 66
 
 
 def test_all_unfinished_slides_of_a_folder_are_ended(slide: SlideFolder) -> None:
@@ -138,12 +140,12 @@ def test_all_unfinished_slides_of_a_folder_are_ended(slide: SlideFolder) -> None
     (hopeless / "journal.sqlite").write_bytes(b"")
     interrupt(slide)
     told: list[str] = []
-    resume_all(output, told.append)
+    resume_all(output, told.append, threading.Event())
     assert len(told) == 2
-    assert any("was growing: finished with" in sentence for sentence in told)
-    assert any("demo_hopeless is unknown and could not be finished" in sentence for sentence in told)
+    assert any("was interrupted: finished with" in sentence for sentence in told)
+    assert any("demo_hopeless is interrupted and could not be finished" in sentence for sentence in told)
     assert (hopeless / "raw.zarr").is_dir()
-    resume_all(output, told.append)
+    resume_all(output, told.append, threading.Event())
     assert len(told) == 3
 
 

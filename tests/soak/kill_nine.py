@@ -23,8 +23,9 @@ import numpy as np
 import zarr
 
 from deblurd.record.journal import Journal
-from deblurd.resume import resume, verify
+from deblurd.resume import resume
 from deblurd.slides.folder import SlideFolder
+from deblurd.slides.verify import verify
 
 _SCAN = ["--area-mm", "0.8", "0.6", "--fov-px", "256", "--blur-px", "10"]
 
@@ -75,7 +76,7 @@ def main() -> None:
             first = pixels(slide)
             resume(slide)
             same = np.array_equal(first, pixels(slide))
-            bad = damaged or finished.tiles != tiles or verify(slide) or left or not same
+            bad = damaged or finished.tiles != tiles or verify(slide)[2] or left or not same
             faults += bool(bad)
             print(
                 f"{killed:3d}  killed after {wait_s:5.2f} s  {tiles:3d} tiles recorded, {finished.tiles:3d} painted  "
