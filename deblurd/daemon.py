@@ -22,7 +22,7 @@ from deblurd.host.lock import output_lock
 from deblurd.pipeline import Finished, Progress, SlidePipeline, make_deblurrer
 from deblurd.settings import Settings
 from deblurd.slides.ending import Ending
-from deblurd.slides.folder import SlideFolder, utc_now
+from deblurd.slides.folder import SlideFolder
 from deblurd.slides.painter import Camera
 from deblurd.track.tracker import Tracker
 
@@ -250,7 +250,7 @@ class Daemon:
         return {
             "slide_id": self.settings.slide.name,
             "research_use_only": True,
-            "begun": utc_now(),
+            "begun": slide.began_utc,
             "microscope": info.to_dict(),
             "config": self.settings.model_dump(mode="json"),
             "model": self.deblurrer.model_id,

@@ -97,7 +97,7 @@ class SlidePipeline:
 
     def __init__(self, folder: SlideFolder, camera: Camera, deblurrer: Deblurrer, settings: Settings) -> None:
         self.folder = folder
-        self.began_s = time.perf_counter()
+        self.began_s, self.began_utc = time.perf_counter(), utc_now()
         self._recorder = Recorder(folder.path, camera.shape, camera.dtype)
         self._journal = self._recorder.journal
         self._journal.set_slide("camera", camera.to_json())
