@@ -250,6 +250,33 @@ def _stitch(options: argparse.Namespace) -> None:
     print(f"{finished.folder.path}: {finished.tiles} tiles{size}, in {finished.seconds:.1f} s")
 
 
+def _collect(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from deblurd import config
+    from deblurd.collect.collector import Plan, collect, plan_over
+    from deblurd.console import count_bar
+    from deblurd.host.signals import stop_on_signals
+
+    settings = config.load(options.config)
+    plan = Plan((), options.blur_px, options.defocus_um)
+    stop = stop_on_signals()
+    with count_bar(Console(stderr=True), "collecting") as on_progress:
+        report = collect(
+            settings,
+            options.output,
+            lambda microscope: plan_over(plan, microscope, settings, options.at, options.places),
+            on_progress,
+            stop,
+        )
+    for note in report.notes:
+        print(f"Note: {note}")
+    print(
+        f"{report.folder}: {report.places} places, {report.moving} frames in motion, {report.defocused} out of focus; "
+        f"{report.unlike} left out, because where they lie on the sharp one could not be told"
+    )
+
+
 def _export(options: argparse.Namespace) -> None:
     from rich.console import Console
 
@@ -305,6 +332,9 @@ def _parser() -> Parser:
     _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
     _stitch_words(command("stitch", _stitch, "make a mosaic of image files whose stage positions are known"))
     _export_words(command("export", _export, "write a finished mosaic as one file that other programs open"))
+    _collect_words(
+        command("collect", _collect, "capture places sharp, out of focus and in motion, to train on")
+    )
     _slides_words(command("slides", None, "list, check, finish and join slides that were scanned"))
     check = command("check", _check, "say whether this machine is ready for a run")
     check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
@@ -444,6 +474,39 @@ def _stitch_words(parser: Parser) -> None:
         "--encoding",
         choices=("srgb", "linear"),
         help="what a pixel value means; if absent, srgb for 8 bit and linear for 16",
+    )
+
+
+def _collect_words(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--config", type=Path, required=True, metavar="FILE", help="of the microscope, as for a run")
+    add("--output", type=Path, required=True, metavar="DIR", help="new folder for the pairs")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--at",
+        type=float,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("X_UM", "Y_UM"),
+        help="a place, and as often as you like; where the stage stands if absent",
+    )
+    where.add_argument("--places", type=int, metavar="N", help="that many over the area of [scan]")
+    add(
+        "--blur-px",
+        type=float,
+        nargs="*",
+        default=[5.0, 10.0, 20.0],
+        metavar="F",
+        help="levels of motion, each along x and y, there and back (5 10 20)",
+    )
+    add(
+        "--defocus-um",
+        type=float,
+        nargs="*",
+        default=[-8.0, -4.0, -2.0, 2.0, 4.0, 8.0],
+        metavar="F",
+        help="planes, from the focus (-8 -4 -2 2 4 8)",
     )
 
 

@@ -85,6 +85,9 @@ class Microscope(Protocol):
     def z_um(self) -> float | None:
         """Where the focus drive says it is; None without one. Raises MicroscopeError."""
 
+    def focus_to_um(self, z_um: float) -> None:
+        """Moves the focus drive, and returns when it is there. Raises MicroscopeError, also without one."""
+
     def move_to_um(self, y_um: float, x_um: float) -> None:
         """Starts an absolute move. Raises MicroscopeError."""
 

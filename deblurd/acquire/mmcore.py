@@ -132,6 +132,16 @@ class MMCoreMicroscope:
     def z_um(self) -> float | None:
         return float(ask(self._core.getPosition)) if self._core.getFocusDevice() else None
 
+    def focus_to_um(self, z_um: float) -> None:
+        focus = self._core.getFocusDevice()
+        if not focus:
+            raise MicroscopeError(
+                "the focus was not moved, because the .cfg gives no device that role: choose a default focus stage in "
+                "Micro-Manager's Hardware Configuration Wizard"
+            )
+        ask(self._core.setPosition, z_um)
+        ask(self._core.waitForDevice, focus)
+
     def move_to_um(self, y_um: float, x_um: float) -> None:
         if not (math.isfinite(y_um) and math.isfinite(x_um)):
             raise MicroscopeError(
