@@ -34,8 +34,8 @@ class Tracker:
     it has in common with another. latency_ms: mean time from the end of an exposure to the frame's arrival. poll_s, hang_s, on_event: as of
     `StagePoller`. on_frame: told each frame's number, pose and motion, chosen or not. start() before the first frame, stop() after the last.
 
-    Where the stage's readings do not tell in time how a frame moved, it goes its way with the last known pose and
-    `sigma` inf. Before the stage's first reading frames have no place at all: they are counted in `unplaced`.
+    Where the stage's readings do not tell in time where a frame was, it becomes no tile, and is counted in `unplaced`; `on_frame` hears of
+    it with the last known pose and `sigma` inf.
     """
 
     def __init__(
@@ -104,11 +104,12 @@ class Tracker:
         while self._held and (everything or self._is_ready(self._held[0])):
             frame = self._held.popleft()
             tile = self._tile(frame)
-            if tile is None:
+            if tile is not None and self._on_frame is not None:
+                self._on_frame(frame.number, tile.pose, tile.motion)
+            if tile is None or not math.isfinite(tile.pose.sigma_um):
+                # taken for ground that it does not show, it would leave a hole there, and its pixels in the wrong place
                 self._skip(frame)
                 continue
-            if self._on_frame is not None:
-                self._on_frame(frame.number, tile.pose, tile.motion)
             before, self._before = self._before, (frame, tile)
             choice = self._chooser.see(tile.pose)
             if choice == "before" and before is not None:
@@ -161,6 +162,6 @@ class Tracker:
     def _skip(self, frame: Frame) -> None:
         if self.unplaced == 0:
             self._on_event(
-                f"frame {frame.number} and its like have no place, because the stage was not read yet"
+                f"frame {frame.number} and its like have no place, because the stage was not read in time: they become no tiles"
             )
         self.unplaced += 1
