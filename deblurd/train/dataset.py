@@ -197,7 +197,9 @@ def _from_manifest(folder: Path) -> list[Entry]:
         entry
         for row in rows
         if row["split"] in ("train", "val", "test")
-        for entry in _entries(folder, row["file"], row["licence"], row["split"], row.get("group") or "")
+        for entry in _entries(
+            folder, row["file"], row["licence"], row["split"], row.get("group"), row["file"]
+        )
     ]
 
 
@@ -205,7 +207,8 @@ def _from_folder(folder: Path) -> list[Entry]:
     found = [
         entry
         for path in find(folder)
-        for entry in _entries(folder, path.relative_to(folder).as_posix(), "not stated", "", "")
+        for file in [path.relative_to(folder)]
+        for entry in _entries(folder, file.as_posix(), "not stated", "", None, _group(folder, file))
     ]
     groups = sorted({e.group for e in found}, key=lambda g: hashlib.sha256(g.encode()).digest())
     # every tenth group validates and every tenth tests; of a few groups the first validates

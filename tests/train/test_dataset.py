@@ -41,6 +41,11 @@ def test_the_manifest_rules(slides: Path) -> None:
     ]
 
 
+def test_an_image_without_a_group_is_one_by_itself(slides: Path) -> None:
+    write_manifest(slides, "x/a.png\tCC0\ttrain\t", "x/b.png\tCC0\tval\t")
+    assert [e.group for e in list_images(slides, PLAIN)] == ["x/a.png", "x/b.png"]
+
+
 def test_exclusion_and_columns(slides: Path) -> None:
     recipe = DataRecipe(exclude=("slide[1-5]/*",), keep_columns={"slide0/*": (8, 88)})
     entries = list_images(slides, recipe)
