@@ -216,11 +216,12 @@ def _from_folder(folder: Path) -> list[Entry]:
     return [replace(entry, split=split[entry.group]) for entry in found]
 
 
-def _entries(folder: Path, file: str, licence: str, split: str, group: str) -> list[Entry]:
-    """Of one source; a list of pairs has one for each row."""
+def _entries(folder: Path, file: str, licence: str, split: str, group: str | None, alone: str) -> list[Entry]:
+    """Of one source; a list of pairs has one for each row. alone: the group of an image where `group` is not given."""
     if Path(file).name != PAIRS:
-        return [Entry(file, licence, split, group or _group(folder, Path(file)))]
-    return [Entry(pair.sharp, licence, split, group or pair.group, pair) for pair in read_pairs(folder, file)]
+        return [Entry(file, licence, split, group or alone)]
+    pairs = read_pairs(folder, file)
+    return [Entry(pair.sharp, licence, split, group or pair.group, pair) for pair in pairs]
 
 
 def _group(folder: Path, file: Path) -> str:
