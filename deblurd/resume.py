@@ -24,6 +24,7 @@ from deblurd.record.recorder import damaged_tiles
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, ScanSettings, Settings
 from deblurd.slides.catalog import slides
 from deblurd.slides.folder import SlideFolder, utc_now
+from deblurd.slides.join import UNFINISHED
 from deblurd.slides.painter import Camera
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def resume(
     Raises NoInputError, DataError, ModelError, OutputError, and KeyboardInterrupt where it was stopped.
     """
     manifest = folder.read_manifest() if folder.manifest.is_file() else {}
-    if _is_empty(folder):
+    is_done = manifest.get("state") == "done" and folder.mosaic.is_dir()
+    if not is_done and _is_empty(folder):
         return _end_empty(folder, manifest), []
     camera, count, damaged = _recorded(folder)
     if len(damaged) == count:
@@ -55,7 +57,6 @@ def resume(
         )
     settings = _settings(folder, manifest, model, settings)
     deblurrer = make_deblurrer(_find_model(settings.deblur.model, folder, manifest), camera, settings.deblur)
-    is_done = manifest.get("state") == "done" and folder.mosaic.is_dir()
     _clear(folder, keep_mosaic=is_done)
     content = {key: value for key, value in manifest.items() if key not in ("schema", "deblurd")}
     folder.write_manifest(content | {"state": "growing"})
@@ -94,6 +95,7 @@ def resume_all(output: Path, on_event: Callable[[str], None], stop: threading.Ev
 
     One that cannot be ended is left as it is. stop: no further slide is begun. The caller holds the lock of `output`.
     """
+    shutil.rmtree(output / UNFINISHED, ignore_errors=True)
     for found in slides(output, in_use=False) if output.is_dir() else ():
         if found.state == "done" or stop.is_set():
             continue
@@ -196,6 +198,9 @@ def _clear(folder: SlideFolder, keep_mosaic: bool) -> None:
 def _end_empty(folder: SlideFolder, manifest: dict[str, Any]) -> Finished:
     finished = Finished(folder, 0, 0, None, {}, {}, (), math.nan, 0.0, None)
     _clear(folder, keep_mosaic=False)
+    if folder.journal.is_file() and folder.journal.stat().st_size == 0:
+        for half in folder.path.glob(f"{folder.journal.name}*"):
+            half.unlink()
     content = {key: value for key, value in manifest.items() if key not in ("schema", "deblurd")}
     folder.write_manifest(
         {"research_use_only": True, "begun": utc_now()}

@@ -26,6 +26,25 @@ def test_everything_put_is_worked_on_once_and_in_order(items: list[int], most: i
     assert stage.failure is None
 
 
+def test_an_abandoned_stage_ends_after_the_item_at_hand() -> None:
+    begun, go, seen = threading.Event(), threading.Event(), list[int]()
+
+    def work(items: list[int]) -> None:
+        begun.set()
+        seen.extend(items)
+        assert_set(go)
+
+    stage: Stage[int] = Stage("test", work)
+    stage.start()
+    put_four(stage)
+    assert_set(begun)
+    stage.abandon(ValueError("enough"))
+    go.set()
+    stage.close()
+    assert seen == [0]
+    assert isinstance(stage.failure, ValueError)
+
+
 def put_four(stage: Stage[int]) -> None:
     for item in range(4):
         stage.put(item)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deblurd.errors import LockedError, OutputError
-from deblurd.host.lock import HOLDER_NAME, output_lock
+from deblurd.host.lock import HOLDER_NAME, is_held, output_lock
 
 HOLD = """
 import sys
@@ -42,6 +42,14 @@ def test_it_is_free_again_after_release_and_release_is_harmless_twice(tmp_path: 
     assert not (tmp_path / HOLDER_NAME).exists()
     with output_lock(tmp_path):
         pass
+
+
+def test_whether_it_is_held_can_be_asked_without_taking_it(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with output_lock(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
 
 
 def test_another_thread_may_release_what_this_one_took(tmp_path: Path) -> None:

@@ -160,3 +160,39 @@ def test_a_reader_opened_while_it_grows(tmp_path: Path) -> None:
     journal.add([tile(1)], [0])
     assert connection.execute("SELECT count(*) FROM tiles").fetchone() == (2,)
     connection.close()
+
+
+def test_a_reader_writes_nothing_even_beside_a_journal_at_work(tmp_path: Path) -> None:
+    path = filled(tmp_path / "journal.sqlite")
+    before = path.read_bytes()
+    reader = Journal(path, read_only=True)
+    assert reader.count() == len(reader.tiles()) > 0
+    with pytest.raises(OutputError, match="readonly"):
+        reader.event("test", "is not to be written")
+    reader.close()
+    assert path.read_bytes() == before
+    writer = Journal(path)
+    reader = Journal(path, read_only=True)
+    count = reader.count()
+    writer.add([tile(writer.next_index())], [0])
+    assert reader.count() == count + 1
+    reader.close()
+    writer.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["journal.sqlite"]
+    with pytest.raises(OutputError, match="cannot open"):
+        Journal(tmp_path / "nowhere.sqlite", read_only=True)
+    assert not (tmp_path / "nowhere.sqlite").exists()
+
+
+def test_results_are_forgotten_and_tiles_are_not(tmp_path: Path) -> None:
+    journal = Journal(filled(tmp_path / "journal.sqlite"))
+    tiles, crcs = journal.tiles(), journal.crcs()
+    journal.set_places({0: Place(1.0, 2.0, 0.1)})
+    journal.set_slide("gain", "[[1.0]]")
+    journal.set_slide("camera", "{}")
+    journal.forget_results()
+    assert (journal.tiles(), journal.crcs()) == (tiles, crcs)
+    assert journal.places() == {}
+    assert (journal.slide("gain", ""), journal.slide("camera")) == ("", "{}")
+    assert {row["gate"] for row in journal.rows()} == {None}
+    journal.close()

@@ -53,6 +53,7 @@ def test_trim_leaves_the_rows_that_count_and_no_stray_files(tmp_path: Path) -> N
     for index in range(5):
         store.write(index, picture((8, 9), "uint16", index))
     (store.path / "c.9.0.0.0.part").write_bytes(b"half a ti")
+    (store.path / "zarr.0123.partial").write_bytes(b"{")
     store.trim(3)
     assert sorted(p.name for p in store.path.iterdir()) == [*(f"c.{i}.0.0.0" for i in range(3)), "zarr.json"]
     assert zarr.open_array(str(store.path), mode="r").shape == (3, 8, 9, 1)
