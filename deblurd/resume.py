@@ -50,7 +50,7 @@ def resume(
     is_done = manifest.get("state") == "done" and folder.mosaic.is_dir()
     if not is_done and _is_empty(folder):
         return _end_empty(folder, manifest), []
-    camera, count, damaged = _recorded(folder)
+    camera, count, damaged = _recorded(folder, is_done)
     if len(damaged) == count:
         raise DataError(
             f"none of the {count} raw tiles of {folder.path} is what was recorded: nothing was changed; restore raw.zarr"
@@ -127,9 +127,10 @@ def _is_empty(folder: SlideFolder) -> bool:
         journal.close()
 
 
-def _recorded(folder: SlideFolder) -> tuple[Camera, int, list[int]]:
+def _recorded(folder: SlideFolder, is_done: bool) -> tuple[Camera, int, list[int]]:
     """The camera, the number of acknowledged tiles, and those whose raw pixels are damaged."""
-    journal = Journal(SlideFolder.open(folder.path).journal)
+    # what a kill left may have to be rolled back by whoever reads it
+    journal = Journal(SlideFolder.open(folder.path).journal, read_only=is_done)
     try:
         camera = Camera.from_json(journal.slide("camera"))
         return camera, journal.count(), damaged_tiles(RawStore.open(folder.raw), journal)

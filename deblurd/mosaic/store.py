@@ -222,7 +222,7 @@ class MosaicStore:
     def _arrays(self, root: zarr.Group, shape: tuple[int, int], levels: int) -> None:
         label = root.create_group(LABEL)
         c, side, chunk = self._channels, self._shard_px, self._chunk_px
-        compressor = ZstdCodec(level=1)
+        compressor = ZstdCodec(level=1, checksum=True)
         for level in range(levels):
             size = _at_level(shape, level)
             root.create_array(

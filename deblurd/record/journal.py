@@ -234,6 +234,8 @@ class Journal:
             if not self._read_only:
                 connection.execute("PRAGMA journal_mode = WAL")
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict == "ok" and self._is_short(connection):
+                verdict = "it was cut short"
             self._identity = _identity(self.path)
         except (sqlite3.Error, OSError):
             connection.close()
@@ -242,6 +244,16 @@ class Journal:
             connection.close()
             raise DataError(f"{self.path} is damaged ({verdict}): restore it from a backup")
         return connection
+
+    def _is_short(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file lacks a part of its last page, which SQLite reads as zeros; with a log beside it nobody can tell."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if log.exists() and log.stat().st_size > 0:
+            return False
+        pages, page_bytes = (
+            int(connection.execute(f"PRAGMA {what}").fetchone()[0]) for what in ("page_count", "page_size")
+        )
+        return self.path.stat().st_size < pages * page_bytes
 
     def _check_still_there(self) -> None:
         """An open file outlives its name: what is written after the folder was taken away would be lost."""

@@ -123,7 +123,7 @@ def filled(path: Path) -> Path:
 
 def test_a_journal_cut_short_is_named_and_left_alone(tmp_path: Path) -> None:
     path = filled(tmp_path / "journal.sqlite")
-    for size in (path.stat().st_size - 5000, 10_000, 100, 0):
+    for size in (path.stat().st_size - 100, path.stat().st_size - 5000, 10_000, 100, 0):
         os.truncate(path, size)
         with pytest.raises(DataError, match=r"journal\.sqlite"):
             Journal(path)

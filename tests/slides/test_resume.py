@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +21,9 @@ from deblurd.cli import main
 from deblurd.errors import DataError
 from deblurd.record.journal import Journal
 from deblurd.resume import resume, resume_all
-from deblurd.simulator.demo import run_demo
-from deblurd.simulator.options import DemoOptions
 from deblurd.slides.catalog import slides
 from deblurd.slides.folder import SlideFolder
 from deblurd.slides.verify import verify
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide that nothing disturbed."""
-    output = tmp_path_factory.mktemp("slides")
-    options = DemoOptions(
-        slide=None, pixel_size_um=0.5, area_mm=(0.4, 0.3), fov_px=256, overlap=0.2, exposure_ms=5.0, speed_um_s=None,
-        blur_px=8.0, model="fast", seed=3, output=output, report=None,
-    )  # fmt: skip
-    return Path(run_demo(options)["slide"])
-
-
-@pytest.fixture
-def slide(finished: Path, tmp_path: Path) -> SlideFolder:
-    target = tmp_path / "demo" / finished.name
-    shutil.copytree(finished, target)
-    return SlideFolder(target)
-
-
-@pytest.fixture(autouse=True)
-def own_logging() -> Iterator[None]:
-    """The command line sets logging up for its own process; the next test wants it as it was."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
 
 
 def pixels(mosaic: Path) -> tuple[np.ndarray, np.ndarray, Any]:
