@@ -52,7 +52,7 @@ def test_every_kind_of_frame(
     assert {(f.pixels.shape, f.pixels.dtype.name) for f in frames} == {(shape, dtype)}
     assert [f.number for f in frames] == list(range(40))
     assert all(f.pixels.flags.c_contiguous for f in frames)
-    assert microscope.losses.counts() == {}
+    assert set(microscope.losses.counts()) <= {"suspected"}
     arrived = np.array([f.arrived_s for f in frames])
     assert (np.diff(arrived) > 0).all()
 
@@ -74,7 +74,8 @@ def test_a_thousand_frames_as_fast_as_the_camera_goes(democam: Democam) -> None:
         "Property,Camera,OnCameraCCDXSize,128", "Property,Camera,OnCameraCCDYSize,128", exposure_ms=0.1
     )
     assert [f.number for f in take(microscope, 1000)] == list(range(1000))
-    assert microscope.losses.counts() == {}
+    # a pause of a busy machine may look like one of the camera
+    assert set(microscope.losses.counts()) <= {"suspected"}
 
 
 def test_a_full_buffer_is_counted_and_the_camera_goes_on(democam: Democam) -> None:
