@@ -42,7 +42,7 @@ class Engine:
         # ORT keeps its memory between batches: given back, it came from ever new holes, and the peak of a scan rose by a third
         options.enable_cpu_mem_arena = True
         options.log_severity_level = 3
-        wanted = _providers(device)
+        wanted = providers_for(device)
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         except Exception as err:  # ORT raises many kinds that share no base class but Exception
@@ -100,7 +100,8 @@ class Engine:
         return sharp[:, :, :height, :width]
 
 
-def _providers(device: Device) -> list[str]:
+def providers_for(device: Device) -> list[str]:
+    """What to ask ONNX Runtime for; whether it gets CUDA to work, only the session tells."""
     available = onnxruntime.get_available_providers()
     if device == "cpu" or "CUDAExecutionProvider" not in available or not _cuda_in_sight(device):
         return ["CPUExecutionProvider"]

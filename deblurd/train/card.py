@@ -50,6 +50,7 @@ def card(manifest: dict[str, Any]) -> str:
         "",
         _how(manifest),
         *_sub_models(manifest),
+        *_precision(training.get("precision", {})),
         "",
         "## Trained on",
         "",
@@ -160,6 +161,19 @@ def _sub_models(manifest: dict[str, Any]) -> list[str]:
         angle = "all" if file["angle_deg"] is None else "{:g} to {:g}".format(*file["angle_deg"])
         lines.append(f"| {file['file']} | {'{:g} to {:g}'.format(*file['blur_px'])} | {angle} |")
     return [*lines, "", "The motion vector chooses one of them for each tile."]
+
+
+def _precision(files: dict[str, Any]) -> list[str]:
+    if not files:
+        return []
+    lines = [
+        "",
+        "| file | precision | loss on held-out images, dB | times as fast as fp32 |",
+        "|---|---|---|---|",
+    ]
+    for name, told in files.items():
+        lines.append(f"| {name} | {told['precision']} | {told['loss_db']:.3f} | {told['speed']:.2f} |")
+    return lines
 
 
 def _quality(quality: dict[str, Any]) -> list[str]:

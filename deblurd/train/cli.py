@@ -60,7 +60,11 @@ def _export(options: argparse.Namespace, console: Console) -> None:
     from deblurd.train.checkpoint import load_checkpoint
     from deblurd.train.export import export
 
-    console.print(f"Exported: {export(load_checkpoint(options.checkpoint), options.models)}")
+    if options.precision != "fp32" and options.images is None:
+        raise UsageError(f"--precision {options.precision} has to be measured: add --images DIR.")
+    images = options.images if options.precision != "fp32" else None
+    folder = export(load_checkpoint(options.checkpoint), options.models, options.precision, images)
+    console.print(f"Exported: {folder}")
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
@@ -168,6 +172,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--models", type=Path, default=Path("models"), help="folder that gets the model's folder"
     )
+    export.add_argument(
+        "--precision",
+        choices=("fp32", "int8", "fp16"),
+        default="fp32",
+        help="int8 for a CPU, fp16 for a GPU; refused where it loses 0.05 dB, or is no faster here",
+    )
+    export.add_argument("--images", type=Path, help="folder of sharp images to measure another precision on")
     export.set_defaults(run=_export)
 
     evaluate = commands.add_parser("evaluate", help="measure a model beside its rivals")

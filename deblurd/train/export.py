@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from deblurd.errors import ModelError, OutputError
 from deblurd.train.card import write_card, write_manifest
 from deblurd.train.network import Bank, Network, build, halo_px, sub_models
+from deblurd.train.precision import Precision, held_out_examples, lower
 from deblurd.train.recipe import Recipe
 
 SCHEMA = 1
@@ -37,10 +38,12 @@ TOLERANCE = 1e-4
 INPUTS = ("blurred", "estimate", "motion")
 
 
-def export(checkpoint: dict[str, Any], models: Path) -> Path:
+def export(
+    checkpoint: dict[str, Any], models: Path, precision: Precision = "fp32", images: Path | None = None
+) -> Path:
     """Write ``models/<name>/`` from a checkpoint and return its path; a model of that name is replaced.
 
-    Raises ModelError if the exported numbers differ from the network's by more than `TOLERANCE`, OutputError if the folder cannot be written.
+    images: folder of sharp images, of which the held-out ones show what another precision than fp32 costs. Raises ModelError if the exported numbers differ from the network's by more than `TOLERANCE`, OutputError if the folder cannot be written.
     """
     recipe = recipe_of(checkpoint)
     network = averaged_network(checkpoint, recipe)
@@ -54,7 +57,10 @@ def export(checkpoint: dict[str, Any], models: Path) -> Path:
         for one, path in zip(sub_models(network), onnx_files(part, recipe), strict=True):
             write_onnx(one, path, recipe.network.stride_px)
             check_numbers(one, path, recipe.network.stride_px)
+        lowered = None if images is None else _lower_all(recipe, part, precision, images)
         manifest = make_manifest(checkpoint, recipe, part)
+        if lowered is not None:
+            manifest["training"]["precision"] = lowered
         write_manifest(manifest, part)
         write_card(manifest, part / "README.md")
         part.chmod(0o755)
@@ -66,6 +72,15 @@ def export(checkpoint: dict[str, Any], models: Path) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def _lower_all(recipe: Recipe, folder: Path, precision: Precision, images: Path) -> dict[str, Any]:
+    """What each file lost and gained, by its name."""
+    kinds = recipe.network.kinds or (None,)
+    return {
+        path.name: lower(path, precision, held_out_examples(images, recipe, kind))
+        for path, kind in zip(onnx_files(folder, recipe), kinds, strict=True)
+    }
 
 
 def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
