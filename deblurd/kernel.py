@@ -7,6 +7,7 @@ convolved with the bilinear footprint (a hat of half width 1 px) and sampled at 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -22,6 +23,8 @@ STEPS_PER_PX = 32
 
 CROSS_PX = 0.3
 """Motion that strays across its axis by less than this counts as motion along the axis."""
+
+_BENT_PX = 0.05
 
 _NO_DEFOCUS_PX = 0.05
 """A Gaussian of so small a sigma leaves every pixel as it is."""
@@ -43,6 +46,26 @@ def motion_kernel(motion: MotionVector) -> Image:
             np.add.at(kernel, (rows, columns), weight_y * weight_x)
     kernel = kernel[1:-1, 1:-1]
     return np.asarray(kernel / kernel.sum(), dtype=np.float32)
+
+
+def motion_transfer(motion: MotionVector, shape: Sequence[int]) -> NDArray[np.complex128]:
+    """What a motion leaves of each frequency, on the grid of `rfft2` of `shape`: the mean of ``exp(-2 pi i f p(u))``, without the bilinear footprint
+    that `motion_kernel` has, which no camera has: at 0.4 cycles per pixel that is 20 % and more.
+
+    A path that bends across its axis is taken from the kernel all the same. Raises DataError where the motion is not known.
+    """
+    path = _path(motion)
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+    if max(abs(motion.bend_dy), abs(motion.bend_dx)) < _BENT_PX:
+        return np.sinc(fy * motion.dy + fx * motion.dx).astype(np.complex128)
+    axis = axis_of(motion)
+    if axis is None:
+        kernel = motion_kernel(motion)
+        out = np.zeros(shape)
+        out[: kernel.shape[0], : kernel.shape[1]] = kernel
+        return np.fft.rfft2(np.roll(out, [-(n // 2) for n in kernel.shape], axis=(0, 1)))
+    along = np.exp(-2j * np.pi * (fy.T if axis == 0 else fx) * path[:, axis : axis + 1]).mean(axis=0)
+    return np.broadcast_to(along[:, None] if axis == 0 else along[None, :], (shape[0], fx.shape[1]))
 
 
 def reblur(linear: Image, motion: MotionVector, defocus_px: float = 0.0) -> Image:

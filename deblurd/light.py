@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -19,6 +20,9 @@ Image = NDArray[np.float32]
 """(H, W) or (H, W, C) float32."""
 
 _STEPS = 65535
+
+_LUMINANCE = np.array([0.25, 0.5, 0.25], np.float32)
+"""Nearly the shares of noise in the channels of a Bayer camera."""
 
 
 def to_linear(pixels: Pixels, encoding: Encoding) -> Image:
@@ -35,6 +39,14 @@ def from_linear(linear: Image, dtype: DTypeLike, encoding: Encoding) -> Pixels:
     values = light if encoding == "linear" else _encode_exactly(light)
     values = values * np.float32(np.iinfo(dtype).max) + np.float32(0.5)
     return np.asarray(values.astype(dtype))
+
+
+def luminance_of(linear: Image) -> Image:
+    """(H, W) of (H, W, 3) linear light; (H, W) as it is. For checks, not for looks."""
+    if linear.ndim == 2:
+        return linear
+    mixed = cv2.transform(linear, _LUMINANCE.reshape(1, 3))
+    return np.asarray(mixed, dtype=np.float32).reshape(linear.shape[:2])
 
 
 def encode(linear: Image) -> Image:

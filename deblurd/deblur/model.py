@@ -21,7 +21,8 @@ MANIFEST = "manifest.json"
 BUILT_IN = {"wiener": (0.0, 200.0), "raw": (0.0, 0.0)}
 """Models without a network, and the blur levels (px) that they take out."""
 
-WIENER_NSR = 0.02
+WIENER_NSR = (0.002, 50.0)
+"""Of the built-in Wiener filter, as `noise_to_signal` takes them."""
 
 Range = tuple[FiniteFloat, FiniteFloat]
 
@@ -40,17 +41,33 @@ class KindOfBlur(Protocol):
     def angle_deg(self) -> tuple[float, float] | None: ...
 
 
-class ModelFile(_Part):
-    """One network: its file, what it must hash to, and the kind of blur that it was trained for."""
+class StoredFile(_Part):
+    """A file of the model's folder, and what it must hash to."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class ModelFile(StoredFile):
+    """One network, and the kind of blur that it was trained for. int8, fp16: the same in fewer bits, for a CPU and for a GPU."""
+
     blur_px: Range
     angle_deg: Range | None = None
+    int8: StoredFile | None = None
+    fp16: StoredFile | None = None
+
+    def on(self, gpu: bool) -> StoredFile:
+        """What is fastest there."""
+        return (self.fp16 if gpu else self.int8) or self
+
+    @property
+    def stored(self) -> list[StoredFile]:
+        """This file and those in fewer bits."""
+        return [self, *(file for file in (self.int8, self.fp16) if file is not None)]
 
 
 class Manifest(_Part):
-    """What a model needs and what it was measured to do; see models/README.md."""
+    """What a model needs and what it was measured to do; the model's card says it to people."""
 
     schema_: Literal[1] = Field(alias="schema")
     name: str
@@ -60,6 +77,7 @@ class Manifest(_Part):
     licence: str
     encoding: Literal["srgb"]
     nsr: Annotated[FiniteFloat, Field(gt=0)]
+    nsr_of_noise: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     stride: Annotated[int, Field(ge=1)]
     halo_px: Annotated[int, Field(ge=0)]
     blur_range_px: Range
@@ -85,8 +103,9 @@ class Model:
         return self.manifest.blur_range_px if self.manifest else BUILT_IN[self.name]
 
     @property
-    def nsr(self) -> float:
-        return self.manifest.nsr if self.manifest else WIENER_NSR
+    def nsr(self) -> tuple[float, float]:
+        """Of the estimate: the least ratio of noise to signal, and how it grows with the noise; see `noise_to_signal`."""
+        return (self.manifest.nsr, self.manifest.nsr_of_noise) if self.manifest else WIENER_NSR
 
     @property
     def takes_defocus(self) -> bool:
@@ -101,7 +120,7 @@ class Model:
         return {
             "name": self.manifest.name,
             "version": self.manifest.version,
-            "sha256": [file.sha256 for file in self.manifest.files],
+            "sha256": [stored.sha256 for file in self.manifest.files for stored in file.stored],
         }
 
     def file_for(self, motion: MotionVector) -> ModelFile:
@@ -125,7 +144,7 @@ class Model:
         """Reads every file once. Raises ModelError where one is missing or is not the one that was measured."""
         if self.manifest is None or self.folder is None:
             return
-        for file in self.manifest.files:
+        for file in [stored for network in self.manifest.files for stored in network.stored]:
             path = self.folder / file.file
             try:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()

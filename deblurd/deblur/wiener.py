@@ -3,11 +3,16 @@
 ``X = conj(K) Y / (|K|^2 + nsr * sqrt(f / 0.25))`` (Wiener 1949), f in cycles per pixel: what the signal's power spectrum
 falls off with. Exponents 0 to 2 were measured on stained tissue and smears, each at its best nsr: a constant loses 0.4 to
 4.5 dB at 5 px; 1 loses up to 1 dB at 40 px and 2 up to 6, as they let the border's error through. The best nsr is near
-0.01 for crisp tissue and near 0.06 for smooth smears. The image is continued beyond its border by its own mirror
-image, faded from one side into the other, so that the transform sees no step.
+0.01 for crisp tissue and near 0.06 for smooth smears.
+
+The transform takes the image for periodic, and the blur has carried light in from beyond the border, which nobody saw. So the image is first continued by its own
+mirror image, faded from one side into the other; then what the estimate, blurred again, shows beyond the border takes the place of that guess, and the filter
+is run once more. That is one step of the least squares that leave the border free (Reeves 2005; Almeida and Figueiredo 2013).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.fft
@@ -17,47 +22,61 @@ from deblurd.frames import MotionVector
 from deblurd.kernel import axis_of, motion_kernel
 from deblurd.light import Image
 
+_STEP = 1.9
+"""How far the guess beyond the border goes towards what the estimate shows there; below 2 it cannot diverge. One step of 1.9 gains as much as an exact line search, and
+four of them hardly more: on crisp tissue the estimate gains 0.6 and 1.1 dB at 10 and 20 px, slanting, in fields of 256 px, and 0.4 and 0.5 dB along an axis."""
 
-def wiener(linear: Image, motion: MotionVector, nsr: float) -> Image:
+
+def wiener(linear: Image, motion: MotionVector, nsr: float, *, free_border: bool = True) -> Image:
     """Sharpen (H, W) or (H, W, C) linear light that was blurred by `motion`; float32 of the same shape, not clipped.
 
-    nsr: noise power over signal power at a quarter cycle per pixel, > 0. Motion along either axis (within 0.3 px) transforms
-    rows only; any other, bent or slanting, the plane. Raises DataError where the motion is not known.
+    nsr: noise power over signal power at a quarter cycle per pixel, > 0. free_border: as above; without, the textbook's filter, in half the time. Motion along either
+    axis (within 0.3 px) transforms rows only; any other, bent or slanting, the plane. Raises DataError where the motion is not known.
     """
     kernel = motion_kernel(motion).astype(np.float64)
-    image = np.asarray(linear, dtype=np.float32)
     axis = axis_of(motion)
     if axis is None:
-        return deconvolve(image, kernel, nsr)
-    return _rows(image, kernel.sum(axis=1 - axis), nsr, axis)
+        return deconvolve(linear, kernel, nsr, free_border=free_border)
+    return _filtered(linear, kernel.sum(axis=1 - axis, keepdims=True), nsr, (axis,), free_border)
 
 
-def _rows(image: Image, kernel: NDArray[np.float64], nsr: float, axis: int) -> Image:
-    size = image.shape[axis]
-    padded = _continued(image, axis, len(kernel))
-    length = padded.shape[axis]
-    transfer = scipy.fft.rfft(_centred(kernel, (length,)))
-    gain = _gain(transfer, scipy.fft.rfftfreq(length), nsr)
-    shape = [1] * image.ndim
-    shape[axis] = -1
-    spectrum = scipy.fft.rfft(padded, axis=axis)
-    spectrum *= gain.reshape(shape)
-    sharp = scipy.fft.irfft(spectrum, n=length, axis=axis, overwrite_x=True)
-    return np.ascontiguousarray(sharp[:size] if axis == 0 else sharp[:, :size])
-
-
-def deconvolve(image: Image, kernel: NDArray[np.float64], nsr: float) -> Image:
+def deconvolve(image: Image, kernel: NDArray[np.float64], nsr: float, *, free_border: bool = False) -> Image:
     """Sharpen (H, W) or (H, W, C) float32 that was blurred by any kernel (kh, kw), both odd, sum 1; as `wiener`, of which it is the general case."""
-    height, width = image.shape[:2]
-    padded = _continued(_continued(image, 0, kernel.shape[0]), 1, kernel.shape[1])
-    rows, columns = padded.shape[:2]
-    transfer = scipy.fft.rfft2(_centred(kernel, (rows, columns)).astype(np.float32))
-    frequency = np.hypot(scipy.fft.fftfreq(rows)[:, None], scipy.fft.rfftfreq(columns)[None, :])
-    gain = _gain(transfer, frequency, nsr)
-    spectrum = scipy.fft.rfft2(padded, axes=(0, 1))
-    spectrum *= gain.reshape(gain.shape + (1,) * (image.ndim - 2))
-    sharp = scipy.fft.irfft2(spectrum, s=(rows, columns), axes=(0, 1), overwrite_x=True)
-    return np.ascontiguousarray(sharp[:height, :width])
+    return _filtered(image, kernel, nsr, (0, 1), free_border)
+
+
+def _filtered(
+    image: Image, kernel: NDArray[np.float64], nsr: float, axes: Sequence[int], free_border: bool
+) -> Image:
+    """Along the axes that the kernel reaches along; it has one element along any other."""
+    padded = np.asarray(image, dtype=np.float32)
+    for axis in axes:
+        padded = _continued(padded, axis, kernel.shape[axis])
+    size = [padded.shape[axis] if axis in axes else 1 for axis in (0, 1)]
+    colours = (1,) * (image.ndim - 2)
+    transfer = scipy.fft.rfftn(_centred(kernel, size).astype(np.float32), axes=axes)
+    gain = _gain(transfer, _frequency(size, axes), nsr).reshape(*transfer.shape, *colours)
+
+    def through(image: Image, factor: NDArray[np.complex64]) -> Image:
+        spectrum = scipy.fft.rfftn(image, axes=axes)
+        spectrum *= factor
+        shape = [image.shape[axis] for axis in axes]
+        return np.asarray(scipy.fft.irfftn(spectrum, s=shape, axes=axes, overwrite_x=True), np.float32)
+
+    seen = tuple(slice(n) for n in image.shape[:2])
+    if free_border:
+        again = through(padded, gain * transfer.reshape(gain.shape).astype(np.complex64))
+        padded = padded + np.float32(_STEP) * (again - padded)
+        padded[seen] = image
+    return np.ascontiguousarray(through(padded, gain)[seen])
+
+
+def _frequency(size: Sequence[int], axes: Sequence[int]) -> NDArray[np.float64]:
+    """Cycles per pixel of each element of a real transform along `axes`; only the last of them is halved."""
+    halved = [
+        scipy.fft.rfftfreq(n) if axis == axes[-1] else scipy.fft.fftfreq(n) for axis, n in enumerate(size)
+    ]
+    return np.hypot(halved[0][:, None], halved[1][None, :])
 
 
 def _gain(
@@ -68,7 +87,7 @@ def _gain(
     return np.asarray(np.conj(transfer) / (np.abs(transfer) ** 2 + penalty), dtype=np.complex64)
 
 
-def _centred(kernel: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _centred(kernel: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
     """The kernel in an array of `shape` with its centre at index 0, wrapped."""
     out = np.zeros(shape)
     out[tuple(slice(n) for n in kernel.shape)] = kernel

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 COLUMNS = {
     "identity": "blurred",
     "wiener": "Wiener",
+    "wiener_told_noise": "Wiener, told the noise",
     "richardson_lucy": "Richardson-Lucy",
     "model": "this model",
     "model_wrong_motion": "motion wrong",
@@ -27,17 +29,28 @@ TABLES = {
 
 PICTURE = "example.png"
 
-
-def write_manifest(manifest: dict[str, Any], folder: Path) -> None:
-    """Write ``manifest.json`` whole or not at all."""
-    part = folder / "manifest.json.part"
-    part.write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
-    part.replace(folder / "manifest.json")
+WIDELY = "all_images"
+"""Of a quality: what was measured without rivals, and so on all images."""
 
 
-def write_card(manifest: dict[str, Any], path: Path) -> None:
-    """Write ``README.md`` of a model folder, UTF-8."""
-    path.write_text(card(manifest), "utf-8")
+def write_model(
+    folder: Path, manifest: dict[str, Any], more: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
+    """Write ``manifest.json``, the card ``README.md`` and `more` files by name into a model folder: all of them or none."""
+    files = {
+        **more,
+        "README.md": card(manifest).encode(),
+        "manifest.json": (json.dumps(manifest, indent=2) + "\n").encode(),
+    }
+    parts = {folder / f"{name}.part": folder / name for name in files}
+    try:
+        for part, content in zip(parts, files.values(), strict=True):
+            part.write_bytes(content)
+        for part, path in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def card(manifest: dict[str, Any]) -> str:
@@ -140,8 +153,9 @@ def _paragraph(text: str) -> list[str]:
 
 def _how(manifest: dict[str, Any]) -> str:
     low, high = manifest["blur_range_px"]
+    grows = " and more, as a tile is noisier" if manifest.get("nsr_of_noise") else ""
     text = (
-        f"It corrects a Wiener estimate (nsr {manifest['nsr']:g}), told the motion vector; blur levels {low:g} to {high:g} px. "
+        f"It corrects a Wiener estimate (nsr {manifest['nsr']:g}{grows}), told the motion vector; blur levels {low:g} to {high:g} px. "
         "A motion and its reverse give the same result. What a blur took away altogether, no model can honestly bring back: "
         "fine detail along the motion is an estimate, and the raw pixels are the evidence."
     )
@@ -173,7 +187,11 @@ def _precision(files: dict[str, Any]) -> list[str]:
     ]
     for name, told in files.items():
         lines.append(f"| {name} | {told['precision']} | {told['loss_db']:.3f} | {told['speed']:.2f} |")
-    return lines
+    return [
+        *lines,
+        "",
+        "A CPU runs the int8 file, a GPU the fp16 file; where there is none, the one in fp32.",
+    ]
 
 
 def _quality(quality: dict[str, Any]) -> list[str]:
@@ -182,16 +200,34 @@ def _quality(quality: dict[str, Any]) -> list[str]:
     lines = ["## Quality", ""]
     if "picture" in quality:
         lines += [f"![before and after]({PICTURE})", "", quality["picture"], ""]
-    lines += [quality["conditions"], ""]
-    for i, (title, table) in enumerate(tables(quality["rows"])):
-        printed = "" if i else f"Printed by `{quality['command']}`. "
-        lines += [f"{printed}{title}:", "", *table, ""]
-    worst = quality["worst_loss_db"]
-    wrong = worst.get("model_wrong_motion")
-    lines += [
-        f"On the image where it did worst it lay behind its blurred input by {worst['model']:.2f} dB"
-        + (f", and by {wrong:.2f} dB with the wrong motion" if wrong is not None else "")
-        + " (negative: it never lay behind).",
-        "",
-    ]
+    if "rows" in quality:
+        lines += [quality["conditions"], ""]
+        for i, (title, table) in enumerate(tables(quality["rows"])):
+            printed = "" if i else f"Printed by `{quality['command']}`. "
+            lines += [f"{printed}{title}:", "", *table, ""]
+        if harm := quality.get("harm"):  # not counted by versions of before
+            lines += [*_harm(harm), ""]
+    if widely := quality.get(WIDELY):
+        title = TABLES["psnr_db"][0]
+        lines += [
+            "### On all images",
+            "",
+            f"{widely['conditions']} Printed by `{widely['command']}`. {title}:",
+            "",
+            *quality_table(widely["rows"], "psnr_db", 2),
+            "",
+            *_harm(widely["harm"]),
+            "",
+        ]
     return lines
+
+
+def _harm(harm: dict[str, dict[str, float]]) -> list[str]:
+    lines = [
+        "| | results | more than 0.1 dB behind the blurred input | at worst, dB (negative: never behind) | raw pixels stand |",
+        "|---|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {COLUMNS[method]} | {told['results']} | {told['behind']} | {told['worst_loss_db']:.2f} | {told['kept_raw']} |"
+        for method, told in harm.items()
+    ]

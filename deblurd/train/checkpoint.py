@@ -45,7 +45,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def check_network(checkpoint: dict[str, Any], recipe: Recipe) -> None:
     """ModelError where the checkpoint is of another network than the recipe's."""
     try:
-        same = NetworkRecipe.model_validate(checkpoint["recipe"]["network"]) == recipe.network
+        found = NetworkRecipe.model_validate(checkpoint["recipe"]["network"])
+        same = found.model_copy(update={"mirrored": recipe.network.mirrored}) == recipe.network
     except ValidationError:
         same = False
     if not same:

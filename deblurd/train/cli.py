@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,14 +14,9 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.progress import track
 
+from deblurd.deblur.model import MANIFEST, find_model
 from deblurd.errors import DeblurdError, OutputError, UsageError
-from deblurd.train.card import (
-    PICTURE,
-    blur_name,
-    tables,
-    write_card,
-    write_manifest,
-)
+from deblurd.train.card import PICTURE, WIDELY, blur_name, tables, write_model
 from deblurd.train.dataset import Images, Split, list_images, load_images
 from deblurd.train.recipe import DataRecipe, load_recipe, shipped
 
@@ -51,28 +47,42 @@ def _fit(options: argparse.Namespace, console: Console) -> None:
     recipe = load_recipe(options.recipe)
     if options.steps:
         recipe = recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"steps": options.steps})})
-    path = fit(recipe, options.images, options.output, options.device, options.threads, console)
+    path = fit(
+        recipe, options.images, options.output, options.device, options.threads, console, options.start
+    )
     console.print(f"Trained: {path}")
 
 
 def _export(options: argparse.Namespace, console: Console) -> None:
     _need_torch()
     from deblurd.train.checkpoint import load_checkpoint
-    from deblurd.train.export import export
+    from deblurd.train.export import add_precision, export
 
-    if options.precision != "fp32" and options.images is None:
+    if options.precision and options.images is None:
         raise UsageError(f"--precision {options.precision} has to be measured: add --images DIR.")
-    images = options.images if options.precision != "fp32" else None
-    folder = export(load_checkpoint(options.checkpoint), options.models, options.precision, images)
+    if options.checkpoint is None and not options.precision:
+        raise UsageError("--model is exported already: add --precision int8 or fp16, or name a --checkpoint.")
+    folder = (
+        _folder_of(options.model)
+        if options.model
+        else export(load_checkpoint(options.checkpoint), options.models)
+    )
+    if options.precision:
+        add_precision(find_model(str(folder.absolute())), options.precision, options.images)
     console.print(f"Exported: {folder}")
 
 
 def _evaluate(options: argparse.Namespace, console: Console) -> None:
     from deblurd.train import plots
-    from deblurd.train.evaluate import METHODS, Model, all_blurs, conditions, evaluate
-    from deblurd.train.summary import summarise, worst_loss_db, write_scores
+    from deblurd.train.evaluate import OURS, Model, all_blurs, conditions, evaluate
+    from deblurd.train.summary import harm, summarise, worst_losses_db, write_scores
 
-    model = Model(options.model)
+    folder = _folder_of(options.model)
+    model = Model(folder)
+    if (
+        options.report and not options.report.absolute().parent.is_dir()
+    ):  # said now, and not when all is measured
+        raise OutputError(f"There is no folder {options.report.parent} for the report: choose another place.")
     recipe = DataRecipe.model_validate(
         model.manifest["training"]["recipe"]["data"] | {"exclude": options.exclude}
     )
@@ -84,18 +94,15 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
     console.print(
         f"{total} images; levels {options.blur}, angles {options.angle}, defocus {options.defocus}."
     )
-    rounds = evaluate(model, images, blurs, options.field_px, options.fields)
+    rounds = evaluate(model, images, blurs, options.field_px, options.fields, rivals=not options.no_rivals)
     scores = [score for found in track(rounds, "measuring", console=console) for score in found]
     rows = summarise(scores)
     quality: dict[str, Any] = {
-        "conditions": conditions(options.field_px, options.fields),
+        "conditions": conditions(options.field_px, options.fields, rivals=not options.no_rivals),
         "command": "deblurd-train " + " ".join(options.typed),
         "rows": rows,
-        "worst_loss_db": {
-            m: round(worst_loss_db(scores, m), 2)
-            for m in METHODS[1:]
-            if any(score.method == m for score in scores)
-        },
+        "worst_loss_db": worst_losses_db(scores),
+        "harm": {m: harm(scores, m) for m in OURS if any(score.method == m for score in scores)},
     }
     for title, table in tables(rows):
         console.print("\n".join([f"{title}:", *table]), markup=False, highlight=False, soft_wrap=True)
@@ -105,20 +112,30 @@ def _evaluate(options: argparse.Namespace, console: Console) -> None:
             options.report.write_text(json.dumps(quality, indent=2) + "\n", "utf-8")
             write_scores(scores, options.report.with_suffix(".csv"))
             plots.draw_gains(rows, options.report.with_suffix(".png"))
-        if options.record:
+        if options.record and options.no_rivals:
+            quality = model.manifest["quality"] | {WIDELY: quality}
+            write_model(folder, model.manifest | {"quality": quality})
+        elif options.record:
             shown = [blur for blur in blurs if blur.angle_deg == options.angle[0]][-SHOWN:]
-            picture = plots.before_and_after(model, images, shown)
+            picture, more = plots.before_and_after(model, images, shown), {}
             if picture is not None:
-                plots.write_picture(picture, options.model / PICTURE)
+                more[PICTURE] = plots.png(picture)
                 kinds = " and ".join(f"{blur_name(b.level_px, b.defocus_px)} px" for b in shown)
                 quality["picture"] = (
                     f"Blurred by {kinds}; this model; sharp. The image is in the public domain (CC0)."
                 )
-            manifest = model.manifest | {"quality": quality}
-            write_manifest(manifest, options.model)
-            write_card(manifest, options.model / "README.md")
+            if (widely := model.manifest["quality"].get(WIDELY)) is not None:
+                quality[WIDELY] = widely
+            write_model(folder, model.manifest | {"quality": quality}, more)
     except OSError as err:
         raise OutputError(f"The report cannot be written ({err}): choose another place.") from err
+
+
+def _folder_of(model: Path) -> Path:
+    """Of a model named by its folder or, as in a configuration, by its name. ModelError where that is none."""
+    if (model / MANIFEST).is_file() or model.name != str(model):
+        return model
+    return find_model(model.name).folder or model
 
 
 def _limited(images: Images, limit: int) -> Images:
@@ -162,38 +179,48 @@ def _parser() -> argparse.ArgumentParser:
         "--images", type=Path, required=True, help="folder of sharp images, with or without MANIFEST.tsv"
     )
     fit.add_argument("--output", type=Path, required=True, help="folder for checkpoint.pt and curve.png")
+    fit.add_argument(
+        "--start",
+        metavar="MODEL",
+        help="a model, by name or folder, to go on from: fast, to teach it your own slides",
+    )
     fit.add_argument("--steps", type=_positive, help="instead of the recipe's")
-    fit.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    fit.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, cuda or cuda:N; for several GPUs, cuda under torchrun --no-python",
+    )
     fit.add_argument("--threads", type=_positive, default=1, help="CPU threads of PyTorch")
     fit.set_defaults(run=_fit)
 
     export = commands.add_parser("export", help="make a model folder from a checkpoint")
-    export.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.pt of a training")
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="checkpoint.pt of a training")
+    source.add_argument("--model", type=Path, help="model, by name or folder, that gets another --precision")
     export.add_argument(
         "--models", type=Path, default=Path("models"), help="folder that gets the model's folder"
     )
     export.add_argument(
         "--precision",
-        choices=("fp32", "int8", "fp16"),
-        default="fp32",
-        help="int8 for a CPU, fp16 for a GPU; refused where it loses 0.05 dB, or is no faster here",
+        choices=("int8", "fp16"),
+        help="beside fp32: int8 for a CPU, fp16 for a GPU; refused where it loses 0.05 dB, or is no faster here",
     )
     export.add_argument("--images", type=Path, help="folder of sharp images to measure another precision on")
     export.set_defaults(run=_export)
 
     evaluate = commands.add_parser("evaluate", help="measure a model beside its rivals")
-    evaluate.add_argument("--model", type=Path, required=True, help="model folder")
+    evaluate.add_argument("--model", type=Path, required=True, help="a model, by name or folder")
     evaluate.add_argument("--images", type=Path, required=True, help="folder of sharp images")
     evaluate.add_argument("--split", choices=get_args(Split), default="test")
     evaluate.add_argument("--exclude", nargs="*", default=[], help="patterns of images to leave out")
     evaluate.add_argument(
-        "--blur", nargs="+", type=float, default=[2.0, 5.0, 10.0, 20.0, 40.0], help="levels, px"
+        "--blur", nargs="+", type=_length, default=[2.0, 5.0, 10.0, 20.0, 40.0], help="levels, px"
     )
-    evaluate.add_argument("--angle", nargs="+", type=float, default=[0.0, 37.0, 90.0], help="degrees")
+    evaluate.add_argument("--angle", nargs="+", type=_number, default=[0.0, 37.0, 90.0], help="degrees")
     evaluate.add_argument(
         "--defocus",
         nargs="+",
-        type=float,
+        type=_length,
         default=[0.0],
         help="sigmas, px; each with every level, so add --blur 0",
     )
@@ -202,6 +229,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--fields", type=_positive, default=2, help="at most so many fields of each image")
     evaluate.add_argument("--limit", type=_positive, default=8, help="at most so many images of each source")
+    evaluate.add_argument(
+        "--no-rivals",
+        action="store_true",
+        help="without Wiener and Richardson-Lucy: quick, to see whether any of many images comes off worse",
+    )
     evaluate.add_argument(
         "--report",
         type=Path,
@@ -218,4 +250,18 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return number
+
+
+def _length(text: str) -> float:
+    number = _number(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
     return number

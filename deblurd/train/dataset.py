@@ -138,6 +138,10 @@ def load_images(
     folder: Path, entries: Sequence[Entry], split: Split, recipe: DataRecipe, least_px: int
 ) -> Images:
     """Read the images of one split. Those smaller than `least_px` are skipped; DataError if none is left, or one is broken."""
+    if split not in {entry.split for entry in entries}:
+        raise DataError(
+            f"{folder} has no {split} images, only those of {sorted({entry.split for entry in entries})}: add some of other slides, or take another split."
+        )
     images = Images()
     sharp: dict[str, Picture] = {}
     for entry in entries:

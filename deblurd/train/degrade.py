@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd import light
+from deblurd.deblur.noise import noise_sigma, noise_to_signal
 from deblurd.deblur.wiener import wiener
 from deblurd.frames import Encoding, MotionVector
 from deblurd.kernel import reblur
@@ -164,7 +165,10 @@ def _example(
     blurred: light.Image, target: light.Image, tracked: MotionVector, recipe: DegradeRecipe
 ) -> Example:
     """With its estimate, and without the border where that suffers."""
-    estimate = wiener(blurred, tracked, recipe.nsr)
+    luminance = light.luminance_of(blurred)
+    noise = noise_sigma(luminance)
+    nsr = noise_to_signal(luminance, noise, tracked.length_px, recipe.nsr, recipe.nsr_of_noise)
+    estimate = wiener(blurred, tracked, nsr)
     vector = np.array([tracked.dy, tracked.dx], dtype=np.float32)
     inner = slice(recipe.guard_px, -recipe.guard_px or None)
     blurred, estimate, target = (np.ascontiguousarray(x[inner, inner]) for x in (blurred, estimate, target))

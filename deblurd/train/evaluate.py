@@ -19,13 +19,15 @@ import numpy as np
 
 from deblurd import light
 from deblurd.deblur.deblurrer import Deblurrer
+from deblurd.deblur.model import WIENER_NSR as TOLD_NOISE
 from deblurd.deblur.model import find_model
+from deblurd.deblur.noise import noise_sigma, noise_to_signal
 from deblurd.errors import NoInputError
 from deblurd.frames import DeblurredTile, MotionVector, Pixels, Pose, Tile
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import expose, turned
 from deblurd.train.measures import count_nuclei, gmsd, psnr_db, ssim
-from deblurd.train.rivals import Blur, richardson_lucy, wiener_filtered
+from deblurd.train.rivals import WIENER_NSR, Blur, richardson_lucy, wiener_filtered
 from deblurd.train.sources import Picture
 
 FULL_WELL_E = 10000.0
@@ -34,7 +36,7 @@ RICHARDSON_LUCY_STEPS = 120
 WRONG_LENGTH, WRONG_ANGLE_DEG = 1.1, 5.0
 """A gross tracking error, to see that the model does no harm."""
 
-METHODS = ("identity", "wiener", "richardson_lucy", "model", "model_wrong_motion")
+OURS = ("model", "model_wrong_motion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Model:
             raise NoInputError(f"There is no model in {folder}: name a folder that holds manifest.json.")
         found = find_model(str(folder.absolute()))
         self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-        self.nsr, self.takes_defocus = found.nsr, found.takes_defocus
+        self.takes_defocus = found.takes_defocus
         self._deblurrer = Deblurrer(found, encoding="srgb", device="cpu")
 
     def restore(self, pixels: Pixels, motion: MotionVector) -> DeblurredTile:
@@ -80,11 +82,18 @@ class Model:
 
 
 def evaluate(
-    model: Model, images: Images, blurs: Sequence[Blur], field_px: int, fields: int, seed: int = 0
+    model: Model,
+    images: Images,
+    blurs: Sequence[Blur],
+    field_px: int,
+    fields: int,
+    seed: int = 0,
+    *,
+    rivals: bool = True,
 ) -> Iterator[list[Score]]:
     """Scores of all methods for each field and blur; a list for each, as they come.
 
-    fields: of each image at most so many, those with the strongest contrast.
+    fields: of each image at most so many, those with the strongest contrast. rivals: whether Wiener and Richardson-Lucy are run too, which takes most of the time.
     """
     families = {row["name"] for row in model.manifest["training"]["data"]}
     rng = np.random.default_rng(seed)
@@ -101,7 +110,7 @@ def evaluate(
                         blur.defocus_px,
                         *row,
                     )
-                    for row in _score_field(model, sharp, blur, rng)
+                    for row in _score_field(model, sharp, blur, rng, rivals)
                 ]
 
 
@@ -138,15 +147,14 @@ def blurred_field(sharp: Picture, blur: Blur, rng: np.random.Generator) -> tuple
     return np.asarray(light.from_linear(exposed, np.uint8, "srgb"), np.uint8), sharp[inner]
 
 
-def _score_field(model: Model, sharp: Picture, blur: Blur, rng: np.random.Generator) -> list[tuple[Any, ...]]:
+def _score_field(
+    model: Model, sharp: Picture, blur: Blur, rng: np.random.Generator, rivals: bool
+) -> list[tuple[Any, ...]]:
     pixels, truth = blurred_field(sharp, blur, rng)
-    seen = light.to_linear(pixels, "srgb")
+    results: dict[str, tuple[Pixels, bool]] = {"identity": (pixels, False)}
+    if rivals:
+        results |= {name: (image, False) for name, image in _by_rivals(pixels, blur).items()}
     wrong = turned(blur.motion, WRONG_LENGTH, WRONG_ANGLE_DEG)
-    results: dict[str, tuple[Pixels, bool]] = {
-        "identity": (pixels, False),
-        "wiener": (_picture(wiener_filtered(seen, blur, model.nsr)), False),
-        "richardson_lucy": (_picture(richardson_lucy(seen, blur, RICHARDSON_LUCY_STEPS)), False),
-    }
     motions = {"model": blur.motion} | ({"model_wrong_motion": wrong} if blur.level_px else {})
     for name, motion in motions.items():
         made = model.restore(pixels, motion)
@@ -164,14 +172,30 @@ def _score_field(model: Model, sharp: Picture, blur: Blur, rng: np.random.Genera
     return scores
 
 
+def _by_rivals(pixels: Picture, blur: Blur) -> dict[str, Picture]:
+    """What those who are told the very kernel make of it."""
+    seen = light.to_linear(pixels, "srgb")
+    luminance = light.luminance_of(seen)
+    best_nsr = noise_to_signal(luminance, noise_sigma(luminance), blur.level_px, *TOLD_NOISE)
+    return {
+        "wiener": _picture(wiener_filtered(seen, blur, WIENER_NSR, free_border=False)),
+        "wiener_told_noise": _picture(wiener_filtered(seen, blur, best_nsr, free_border=True)),
+        "richardson_lucy": _picture(richardson_lucy(seen, blur, RICHARDSON_LUCY_STEPS)),
+    }
+
+
 def _picture(linear: light.Image) -> Picture:
     return np.rint(light.encode(linear) * 255).astype(np.uint8)
 
 
-def conditions(field_px: int, fields: int) -> str:
+def conditions(field_px: int, fields: int, *, rivals: bool) -> str:
     """A sentence on how the figures came about."""
+    of_rivals = (
+        "Wiener as in the textbook, and as the engine makes it (told the noise, the border left free); "
+        f"Richardson-Lucy with {RICHARDSON_LUCY_STEPS} steps; "
+    )
     return (
         f"Up to {fields} field(s) of {field_px} px of each held-out image; {FULL_WELL_E:.0f} electrons at full scale, "
-        f"{READ_NOISE_E:.0f} of read noise, 8-bit sRGB; border left out; Richardson-Lucy with {RICHARDSON_LUCY_STEPS} steps; "
+        f"{READ_NOISE_E:.0f} of read noise, 8-bit sRGB; border left out; {of_rivals if rivals else ''}"
         f"wrong motion: {100 * (WRONG_LENGTH - 1):.0f} % too long and {WRONG_ANGLE_DEG:.0f} degrees off; this model as the daemon runs it."
     )

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model folder that the engine loads: ``model.onnx``, or a file for each sub-model of a bank, and ``manifest.json``.
+"""From a checkpoint to a model folder that the engine loads: ``model.onnx``, or a file for each sub-model of a bank, and ``manifest.json``; later, the same in fewer bits.
 
 The folder appears whole or not at all: it is made beside its place, checked number by number against the network, and
 then renamed.
@@ -9,25 +9,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import os
 import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from pydantic import ValidationError
+from torch import nn
 
+from deblurd.deblur.model import MANIFEST, Model
 from deblurd.errors import ModelError, OutputError
-from deblurd.train.card import write_card, write_manifest
-from deblurd.train.network import Bank, Network, build, halo_px, sub_models
+from deblurd.train.card import write_model
+from deblurd.train.network import Bank, Mirrored, Network, build, halo_px, sub_models
 from deblurd.train.precision import Precision, held_out_examples, lower
 from deblurd.train.recipe import Recipe
 
@@ -38,31 +43,55 @@ TOLERANCE = 1e-4
 INPUTS = ("blurred", "estimate", "motion")
 
 
-def export(
-    checkpoint: dict[str, Any], models: Path, precision: Precision = "fp32", images: Path | None = None
-) -> Path:
+def export(checkpoint: dict[str, Any], models: Path) -> Path:
     """Write ``models/<name>/`` from a checkpoint and return its path; a model of that name is replaced.
 
-    images: folder of sharp images, of which the held-out ones show what another precision than fp32 costs. Raises ModelError if the exported numbers differ from the network's by more than `TOLERANCE`, OutputError if the folder cannot be written.
+    Raises ModelError if the exported numbers differ from the network's by more than `TOLERANCE`, OutputError if the folder cannot be written.
     """
     recipe = recipe_of(checkpoint)
     network = averaged_network(checkpoint, recipe)
     target = models / recipe.name
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{recipe.name}-", dir=models))
-    except OSError as err:
-        raise OutputError(f"{models} cannot be written ({err}): choose another --models.") from err
-    try:
-        for one, path in zip(sub_models(network), onnx_files(part, recipe), strict=True):
+    with _made_beside(target) as part:
+        for member, path in zip(sub_models(network), onnx_files(part, recipe), strict=True):
+            one = Mirrored(member) if recipe.network.mirrored else member
             write_onnx(one, path, recipe.network.stride_px)
             check_numbers(one, path, recipe.network.stride_px)
-        lowered = None if images is None else _lower_all(recipe, part, precision, images)
-        manifest = make_manifest(checkpoint, recipe, part)
-        if lowered is not None:
-            manifest["training"]["precision"] = lowered
-        write_manifest(manifest, part)
-        write_card(manifest, part / "README.md")
+        write_model(part, make_manifest(checkpoint, recipe, part))
+    return target
+
+
+def add_precision(model: Model, precision: Precision, images: Path) -> None:
+    """Put each network of a model folder beside itself in fewer bits; the engine takes those where they are faster.
+
+    images: folder of sharp images, of which the held-out ones show what that costs. What was measured of the model is forgotten, as it is another one now.
+    Raises ModelError, DataError or OutputError, and leaves the folder as it was, where that costs too much, is no faster, or cannot be.
+    """
+    if model.folder is None:
+        raise ModelError(f"The model {model.name} has no network: name a model folder.")
+    manifest: dict[str, Any] = json.loads((model.folder / MANIFEST).read_text("utf-8"))
+    recipe = recipe_of(manifest["training"])
+    with _made_beside(model.folder) as part:
+        for path in model.folder.iterdir():
+            shutil.copy2(path, part)
+        told = manifest["training"].setdefault("precision", {})
+        for file, kind in zip(manifest["files"], recipe.network.kinds or (None,), strict=True):
+            source = part / file["file"]
+            target = source.with_suffix(f".{precision}.onnx")
+            told[target.name] = lower(source, target, precision, held_out_examples(images, recipe, kind))
+            file[precision] = {"file": target.name, "sha256": _sha256(target)}
+        write_model(part, manifest | {"quality": {}})
+
+
+@contextlib.contextmanager
+def _made_beside(target: Path) -> Iterator[Path]:
+    """A folder that takes `target`'s place when all is done, and is gone when it is not."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as err:
+        raise OutputError(f"{target.parent} cannot be written ({err}): choose another --models.") from err
+    try:
+        yield part
         part.chmod(0o755)
         replace_folder(part, target)
     except OSError as err:
@@ -71,16 +100,10 @@ def export(
         ) from err
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return target
 
 
-def _lower_all(recipe: Recipe, folder: Path, precision: Precision, images: Path) -> dict[str, Any]:
-    """What each file lost and gained, by its name."""
-    kinds = recipe.network.kinds or (None,)
-    return {
-        path.name: lower(path, precision, held_out_examples(images, recipe, kind))
-        for path, kind in zip(onnx_files(folder, recipe), kinds, strict=True)
-    }
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def recipe_of(checkpoint: dict[str, Any]) -> Recipe:
@@ -110,7 +133,7 @@ def onnx_files(folder: Path, recipe: Recipe) -> list[Path]:
     return [folder / f"{name}.onnx" for name in names]
 
 
-def write_onnx(network: Network, path: Path, stride: int) -> None:
+def write_onnx(network: nn.Module, path: Path, stride: int) -> None:
     """One file, with N, H and W dynamic."""
     dims = {0: torch.export.Dim("n"), 2: stride * torch.export.Dim("h"), 3: stride * torch.export.Dim("w")}
     blurred, estimate = (
@@ -131,9 +154,28 @@ def write_onnx(network: Network, path: Path, stride: int) -> None:
         )
         assert program is not None
         program.save(path, external_data=False)
+    strip_traces(path)
 
 
-def check_numbers(network: Network, path: Path, stride: int) -> None:
+def strip_traces(path: Path) -> None:
+    """Take out of an ONNX file what the exporter noted of the program that made it: paths of this machine, for one."""
+    model = onnx.load(path)
+    graph = model.graph
+    for each in (
+        model,
+        graph,
+        *graph.node,
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+        *graph.initializer,
+    ):
+        del each.metadata_props[:]
+        each.doc_string = ""
+    onnx.save(model, path)
+
+
+def check_numbers(network: nn.Module, path: Path, stride: int) -> None:
     """ModelError unless ONNX Runtime gives what the network gives, at several sizes and motions."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
@@ -165,6 +207,7 @@ def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, folder: Path) -> d
         "licence": recipe.licence,
         "encoding": "srgb",
         "nsr": recipe.degrade.nsr,
+        "nsr_of_noise": recipe.degrade.nsr_of_noise,
         "stride": recipe.network.stride_px,
         "halo_px": halo_px(recipe.network),
         "blur_range_px": [0.0 if takes_defocus else low, high],
@@ -175,7 +218,7 @@ def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, folder: Path) -> d
         "files": [
             {
                 "file": path.name,
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "sha256": _sha256(path),
                 "blur_px": list(blur_px),
                 "angle_deg": None if angle_deg is None else list(angle_deg),
             }
@@ -184,6 +227,7 @@ def make_manifest(checkpoint: dict[str, Any], recipe: Recipe, folder: Path) -> d
         "training": {
             "data": checkpoint["provenance"],
             "steps": checkpoint["step"],
+            "started_from": checkpoint["started_from"],
             "seed": recipe.seed,
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "recipe": recipe.model_dump(mode="json"),

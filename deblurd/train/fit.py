@@ -18,20 +18,31 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from deblurd.deblur.model import find_model
 from deblurd.errors import OutputError, UsageError
 from deblurd.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from deblurd.train.dataset import check_trainable, list_images, load_images, usable_pairs
+from deblurd.train.ranks import join, leave
 from deblurd.train.recipe import Recipe
 from deblurd.train.trainer import History, Trainer, validation_set
 
 
-def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, console: Console) -> Path:
+def fit(
+    recipe: Recipe,
+    images: Path,
+    output: Path,
+    device: str,
+    threads: int,
+    console: Console,
+    start: str | None = None,
+) -> Path:
     """Train the recipe's network on the images of a folder; returns the checkpoint's path.
 
-    A checkpoint that lies in `output` is continued. Raises NoInputError or DataError for the images, ModelError
-    for a checkpoint of another network, OutputError if `output` cannot be written.
+    Under torchrun, one of several processes, of which the first saves. A checkpoint that lies in `output` is continued. start: as in the recipe, and in its place. Raises
+    NoInputError or DataError for the images, ModelError for a checkpoint or a model of another network, OutputError if `output` cannot be written.
     """
-    where = usable_device(device)
+    ranks, where = join(usable_device(device))
+    console = console if ranks.is_first else Console(quiet=True)
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     try:
@@ -46,10 +57,13 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
     for name in (*train.skipped, *held_out.skipped):
         console.print(f"[yellow]{name} holds no sharp image of at least {least} px: not used.")
     console.print(f"{len(train.pixels)} images to learn from, {len(held_out.pixels)} held out.")
-    trainer = Trainer(recipe, train, where)
+    trainer = Trainer(recipe, train, where, ranks)
     if (output / CHECKPOINT).is_file():
         trainer.resume(load_checkpoint(output / CHECKPOINT))
         console.print(f"Going on from step {trainer.step}.")
+    elif beginning := start or recipe.fit.start:
+        trainer.start_from(find_model(beginning))
+        console.print(f"Starting from the weights of {beginning}.")
     validation = validation_set(held_out, recipe)
     columns = (
         TextColumn("{task.description}"),
@@ -68,6 +82,8 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
             loss = trainer.train_step(fresh)
             progress.update(task, advance=1, description=f"training, error {loss:.4f}")
             last = trainer.step == recipe.fit.steps
+            if not ranks.is_first:
+                continue
             if last or trainer.step % recipe.fit.validate_every == 0:
                 gains = trainer.validate(validation)
                 trainer.history.gains.append([trainer.step, *gains])
@@ -77,6 +93,7 @@ def fit(recipe: Recipe, images: Path, output: Path, device: str, threads: int, c
                 draw_curve(trainer.history, list(validation), output / "curve.png")
             if last or trainer.step % recipe.fit.checkpoint_every == 0:
                 save_checkpoint(trainer.state(), output / CHECKPOINT)
+    leave()
     return output / CHECKPOINT
 
 

@@ -149,6 +149,21 @@ class Bank(nn.Module):
         return torch.cat(parts)[torch.argsort(torch.cat(places))]
 
 
+class Mirrored(nn.Module):
+    """The mean of what a network makes of an image and of its three mirror images: other errors, of which half cancel out (Timofte et al. 2016)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, blurred: Tensor, estimate: Tensor, motion: Tensor) -> Tensor:
+        made = []
+        for axes, signs in (([], (1, 1)), ([2], (-1, 1)), ([3], (1, -1)), ([2, 3], (-1, -1))):
+            seen = (torch.flip(image, axes) for image in (blurred, estimate))
+            made.append(torch.flip(self.network(*seen, motion * motion.new_tensor(signs)), axes))
+        return torch.stack(made).mean(dim=0)
+
+
 _ARCHITECTURES: dict[str, type[Network]] = {
     "residual": Network,
     "encoder-decoder": EncoderDecoder,

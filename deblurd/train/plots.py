@@ -65,10 +65,9 @@ def before_and_after(model: Model, images: Images, blurs: Sequence[Blur]) -> Pic
     return np.concatenate(rows, axis=0)
 
 
-def write_picture(picture: Picture, path: Path) -> None:
-    """A PNG file."""
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    path.write_bytes(encoded.tobytes())
+def png(picture: Picture) -> bytes:
+    """As a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def _middle(image: Picture) -> Picture:

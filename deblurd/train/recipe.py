@@ -79,7 +79,10 @@ class DegradeRecipe(Table):
     rest_share: Share = Field(0.0, description="of frames at rest, or nearly: up to 0.7 px of motion")
     grey_share: Share = Field(0.1, description="of images without colour")
     colour: Share = Field(0.2, description="greatest change of each channel's gamma")
-    nsr: Positive = Field(0.02, description="of the Wiener estimate; goes into the manifest")
+    nsr: Positive = Field(0.002, description="least of the Wiener estimate; goes into the manifest")
+    nsr_of_noise: NonNegative = Field(
+        30.0, description="how the estimate's nsr grows with the noise; goes into the manifest"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> DegradeRecipe:
@@ -136,6 +139,10 @@ class NetworkRecipe(Table):
     )
     film_width: PositiveInt = 32
     patch_px: Literal[8] = Field(8, description="side of the first convolution, whose stride is 4")
+    mirrored: bool = Field(
+        False,
+        description="the exported model is run on the three mirror images of a tile too, and gives the mean: four times the work",
+    )
     kinds: tuple[KindRecipe, ...] = Field(
         (), description="a bank: one such network for each kind of blur; empty for a single one"
     )
@@ -155,6 +162,10 @@ class NetworkRecipe(Table):
 class FitRecipe(Table):
     """How long, and how, the network is taught."""
 
+    start: str | None = Field(
+        None,
+        description="a model, by name or folder, whose weights the training begins with; random ones if absent",
+    )
     steps: PositiveInt = 14500
     batch: PositiveInt = 8
     fresh: PositiveInt = Field(

@@ -13,6 +13,9 @@ from deblurd.kernel import reblur
 from deblurd.light import Image
 from deblurd.train.degrade import defocused
 
+WIENER_NSR = 0.02
+"""Of the filter that is told nothing but the kernel."""
+
 DISC = 0.5
 """A measured defocus is half a disc and half a Gaussian, by variance."""
 
@@ -50,11 +53,11 @@ def richardson_lucy(blurred: Image, blur: Blur, steps: int) -> Image:
     return sharp
 
 
-def wiener_filtered(blurred: Image, blur: Blur, nsr: float) -> Image:
-    """As the engine's estimate, but with the defocus known."""
+def wiener_filtered(blurred: Image, blur: Blur, nsr: float, *, free_border: bool) -> Image:
+    """As the engine's estimate, but with the defocus known. free_border: as in `wiener`; the textbook's filter has none."""
     if not blur.defocus_px:
-        return wiener(blurred, blur.motion, nsr)
+        return wiener(blurred, blur.motion, nsr, free_border=free_border)
     side = 2 * (blur.reach_px + 2) + 1
     point = np.zeros((side, side), np.float32)
     point[side // 2, side // 2] = 1
-    return deconvolve(blurred, blur.of(point).astype(np.float64), nsr)
+    return deconvolve(blurred, blur.of(point).astype(np.float64), nsr, free_border=free_border)

@@ -12,6 +12,9 @@ import numpy as np
 
 from deblurd.train.evaluate import Score
 
+HARM_DB = 0.1
+"""What nobody sees: a result that lies further behind its input does harm."""
+
 _MEASURES: dict[str, tuple[Callable[[Score], float], int]] = {
     "psnr_db": (lambda s: s.psnr_db, 2),
     "ssim": (lambda s: s.ssim, 4),
@@ -47,14 +50,32 @@ def summarise(scores: Sequence[Score]) -> list[dict[str, Any]]:
     ]
 
 
-def worst_loss_db(scores: Sequence[Score], method: str) -> float:
-    """How far the method fell behind its input on the image where it did worst, dB; negative if it never did."""
+def losses_db(scores: Sequence[Score], method: str) -> list[float]:
+    """How far the method fell behind its input, dB, on each field and blur; negative where it did not."""
 
     def key(s: Score) -> tuple[str, float, float, float]:
         return s.image, s.level_px, s.angle_deg, s.defocus_px
 
     identity = {key(s): s.psnr_db for s in scores if s.method == "identity"}
-    return max(identity[key(s)] - s.psnr_db for s in scores if s.method == method)
+    return [identity[key(s)] - s.psnr_db for s in scores if s.method == method]
+
+
+def worst_losses_db(scores: Sequence[Score]) -> dict[str, float]:
+    """The greatest of the losses of each method that was run."""
+    methods = dict.fromkeys(s.method for s in scores if s.method != "identity")
+    return {method: round(max(losses_db(scores, method)), 2) for method in methods}
+
+
+def harm(scores: Sequence[Score], method: str) -> dict[str, float]:
+    """For the manifest: on how many fields and blurs the method was run, fell behind its input by more than `HARM_DB`, and let the raw pixels stand."""
+    losses = losses_db(scores, method)
+    kept_raw = sum(s.kept_raw for s in scores if s.method == method)
+    return {
+        "results": len(losses),
+        "behind": sum(loss > HARM_DB for loss in losses),
+        "kept_raw": kept_raw,
+        "worst_loss_db": round(max(losses), 2),
+    }
 
 
 def write_scores(scores: Sequence[Score], path: Path) -> None:

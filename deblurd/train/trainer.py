@@ -15,13 +15,16 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from deblurd import light
+from deblurd.deblur.model import Model
 from deblurd.errors import DataError
 from deblurd.frames import MotionVector
 from deblurd.train.checkpoint import check_network
 from deblurd.train.dataset import Images
 from deblurd.train.degrade import Example, Field, captured_example, degrade, draw_example
 from deblurd.train.network import build, kinds_of
+from deblurd.train.ranks import ALONE, Ranks
 from deblurd.train.recipe import DegradeRecipe, KindRecipe, Recipe
+from deblurd.train.start import start_from
 
 VALIDATION_LEVELS_PX = (5.0, 10.0, 20.0, 40.0)
 VALIDATION_DEFOCUS_PX = (0.0, 1.0, 2.0, 3.0)
@@ -39,22 +42,24 @@ class History:
 class Trainer:
     """The state of one training. Each step's examples follow from seed and step alone, so resuming changes nothing."""
 
-    def __init__(self, recipe: Recipe, images: Images, device: torch.device) -> None:
-        self.recipe, self.images, self.device = recipe, images, device
+    def __init__(self, recipe: Recipe, images: Images, device: torch.device, ranks: Ranks = ALONE) -> None:
+        self.recipe, self.images, self.device, self.ranks = recipe, images, device, ranks
         self.weights = images.sampling_weights()
         self.network = build(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, avg_fn=self._averaged)
+        # squares are remembered for 100 steps, not 1000: a wide network once met a steep batch with the small squares of long before
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.fit.learning_rate, weight_decay=1e-4
+            self.network.parameters(), lr=recipe.fit.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
         self.pool: deque[Example] = deque(maxlen=recipe.fit.pool)
         self.history = History()
         self.step = 0
+        self.started_from: dict[str, Any] | None = None
         self._smooth_loss = self._usual_norm = math.nan
 
     def fresh_examples(self, step: int) -> list[Example]:
         """The newly degraded fields of one step."""
-        rng = np.random.default_rng([self.recipe.seed, 0, step + self.recipe.fit.pool])
+        rng = self._rng(0, step + self.recipe.fit.pool)
         return [
             draw_example(self.images, self.weights, self.recipe.degrade, rng)
             for _ in range(self.recipe.fit.fresh)
@@ -69,7 +74,7 @@ class Trainer:
         """One update on `fresh` and a draw from the pool; returns the running mean of the error."""
         self.pool.extend(fresh)
         fit = self.recipe.fit
-        rng = np.random.default_rng([self.recipe.seed, 1, self.step])
+        rng = self._rng(1, self.step)
         chosen = [self.pool[i] for i in rng.integers(0, len(self.pool), fit.batch)]
         blurred, estimate, sharp, motion = batch([e.turned(rng) for e in chosen], self.device)
         for group in self.optimiser.param_groups:
@@ -81,6 +86,7 @@ class Trainer:
         loss = common_loss(rms_error(restored.float(), sharp), kinds, self.recipe.network.kinds)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.ranks.share_gradients(self.network.parameters())
         self._clip()
         self.optimiser.step()
         self.average.update_parameters(self.network)
@@ -117,8 +123,15 @@ class Trainer:
             "usual_norm": self._usual_norm,
             "losses": self.history.losses,
             "gains": self.history.gains,
+            "started_from": self.started_from,
             "provenance": self.images.provenance(),
         }
+
+    def start_from(self, model: Model) -> None:
+        """Begin with a model's weights in place of random ones. ModelError where they do not fit."""
+        start_from(self.network, self.recipe.network, model)
+        self.average.module.load_state_dict(self.network.state_dict())
+        self.started_from = model.identity
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
         """Go on from a checkpoint. ModelError if it is of another network."""
@@ -130,7 +143,13 @@ class Trainer:
             [tuple(row) for row in checkpoint["losses"]], [list(row) for row in checkpoint["gains"]]
         )
         self._usual_norm = checkpoint["usual_norm"]
+        self.started_from = checkpoint["started_from"]
         self.step = checkpoint["step"]
+
+    def _rng(self, *what: int) -> np.random.Generator:
+        """The same whenever asked for the same; another one in each of the processes that train together."""
+        own = [self.ranks.rank] if self.ranks.rank else []
+        return np.random.default_rng([self.recipe.seed, *what, *own])
 
     def _clip(self) -> None:
         """Hold the gradient to twice its usual norm: one odd batch once undid a thousand steps."""

@@ -12,21 +12,22 @@ import cv2
 import numpy as np
 import pytest
 
-from deblurd.deblur.consistency import residual
+from deblurd.deblur.consistency import residual, unexplained
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.defocus import defocus_px
-from deblurd.deblur.gate import gate, noise_sigma
+from deblurd.deblur.gate import gate, lost_in_noise
 from deblurd.deblur.model import find_model
+from deblurd.deblur.noise import noise_sigma
 from deblurd.frames import Gate, MotionVector, Pixels
 from deblurd.kernel import reblur
-from deblurd.light import to_linear
+from deblurd.light import Image, from_linear, luminance_of, to_linear
 from tests.deblur.samples import MakeModel, blurred, identity_taps, network, psnr, tile, tissue
 
 ACROSS = MotionVector(0.0, 12.0)
 UNKNOWN = MotionVector(math.nan, math.nan, sigma_px=math.inf)
 
 
-@pytest.fixture(params=["wiener", "fast"])
+@pytest.fixture(params=["wiener", "fast", "bank"])
 def deblurrer(request: pytest.FixtureRequest) -> Iterator[Deblurrer]:
     made = Deblurrer(find_model(request.param), encoding="srgb", threads=2, device="cpu")
     yield made
@@ -90,6 +91,24 @@ def test_blank_glass_with_noise_and_shading_is_blank_and_one_cell_is_not() -> No
     assert gate(cell, ACROSS, noise_sigma(cell), 0.7, (1, 48)) == "deblur"
 
 
+@pytest.mark.parametrize(
+    ("contrast", "length_px", "lost"), [(1.0, 2, False), (0.04, 2, True), (0.04, 8, False)]
+)
+def test_a_short_blur_that_is_lost_in_noise_is_left_alone(
+    make_model: MakeModel, contrast: float, length_px: float, lost: bool
+) -> None:
+    light = 0.5 + contrast * (to_linear(tissue(), "srgb") - 0.5)
+    motion = MotionVector(0, length_px)
+    noisy = reblur(light, motion) + np.random.default_rng(1).normal(0, 0.01, light.shape).astype(np.float32)
+    luminance = luminance_of(noisy)
+    assert lost_in_noise(luminance, motion, noise_sigma(luminance)) is lost
+    if lost:
+        result = Deblurrer(find_model(str(make_model())), encoding="linear").deblur(
+            [(tile(motion), from_linear(noisy, np.uint8, "linear"))]
+        )[0]
+        assert (result.gate, result.source) == ("sharp", 1)
+
+
 @pytest.mark.parametrize("sigma", [0.002, 0.01, 0.05])
 def test_noise_is_measured_in_spite_of_structure(sigma: float) -> None:
     light = to_linear(blurred(tissue(), MotionVector(0, 20)), "srgb").mean(axis=2).astype(np.float32)
@@ -107,7 +126,7 @@ def test_a_network_that_invents_is_caught(make_model: MakeModel) -> None:
     raw = blurred(tissue(), ACROSS)
     result = Deblurrer(find_model(str(folder)), encoding="srgb").deblur([(tile(ACROSS), raw)])[0]
     assert result.gate == "inconsistent"
-    assert result.residual > 1.4
+    assert result.residual > 0.7
     assert result.pixels is raw
 
 
@@ -137,17 +156,43 @@ def test_each_tile_of_a_batch_goes_through_the_sub_model_of_its_motion(make_mode
     assert [r.gate for r in results] == ["deblur", "inconsistent", "deblur"]
 
 
-def test_the_residual_tells_right_from_painted_in() -> None:
+def raw_right_painted_noise() -> tuple[Image, Image, Image, float]:
+    """Linear light of a tile, of what it shows, and of that with nuclei painted in; and the tile's noise."""
     truth = tissue()
-    raw = to_linear(blurred(truth, ACROSS), "srgb").mean(axis=2)
-    right = to_linear(truth, "srgb").mean(axis=2)
-    painted = truth.copy()
+    invented = truth.copy()
     for x in range(40, 300, 40):
-        cv2.circle(painted, (x, 120), 8, (90, 60, 140), -1)
-    noise = noise_sigma(raw)
+        cv2.circle(invented, (x, 120), 8, (90, 60, 140), -1)
+    raw, right, painted = (
+        to_linear(pixels, "srgb").mean(axis=2) for pixels in (blurred(truth, ACROSS), truth, invented)
+    )
+    return raw, right, painted, noise_sigma(raw)
+
+
+def test_the_residual_tells_right_from_painted_in() -> None:
+    raw, right, painted, noise = raw_right_painted_noise()
     assert residual(raw, right, ACROSS, noise) < 1
-    assert residual(raw, to_linear(painted, "srgb").mean(axis=2), ACROSS, noise) > 1.4
+    assert residual(raw, painted, ACROSS, noise) > 1.4
     assert math.isnan(residual(np.ones_like(raw), right, ACROSS, noise))
+
+
+def test_what_a_result_leaves_unexplained_is_counted_in_what_the_blur_does() -> None:
+    raw, right, painted, noise = raw_right_painted_noise()
+    assert unexplained(raw, right, ACROSS, noise) < 0.3
+    assert unexplained(raw, raw, ACROSS, 0.0) == pytest.approx(1)
+    assert unexplained(raw, painted, ACROSS, noise) > 0.7
+    assert math.isnan(unexplained(np.ones_like(raw), right, ACROSS, noise))
+
+
+def test_a_doubtful_result_is_mixed_with_the_raw_pixels(make_model: MakeModel) -> None:
+    """The identity leaves the Wiener estimate, so a limit just above what that leaves puts it in doubt."""
+    model, item = find_model(str(make_model())), (tile(ACROSS), blurred(tissue(), ACROSS))
+    plain = Deblurrer(model, encoding="srgb", consistency_limit=9).deblur([item])[0]
+    doubted = Deblurrer(model, encoding="srgb", consistency_limit=plain.residual + 0.1).deblur([item])[0]
+    refused = Deblurrer(model, encoding="srgb", consistency_limit=plain.residual - 0.01).deblur([item])[0]
+    raw = item[1].astype(np.float32)
+    half = (plain.pixels.astype(np.float32) + raw) / 2
+    assert (plain.gate, doubted.gate, refused.gate) == ("deblur", "deblur", "inconsistent")
+    assert np.abs(doubted.pixels - half).mean() < 0.25 * np.abs(plain.pixels - raw).mean()
 
 
 @pytest.mark.parametrize(
@@ -232,3 +277,14 @@ def test_the_defocus_is_read_off_a_right_result(sigma: float) -> None:
     raw += np.random.default_rng(1).normal(0, 0.01, raw.shape).astype(np.float32)
     assert defocus_px(raw, light, motion) == pytest.approx(sigma, abs=0.1)
     assert defocus_px(reblur(light, motion), light, motion) < 0.3  # a pixel wide, that is nothing
+
+
+def test_a_frame_at_rest_a_little_out_of_focus_is_sharpened() -> None:
+    truth = tissue()
+    soft = reblur(to_linear(truth, "srgb"), MotionVector(0, 0), 1.0)
+    raw = from_linear(soft, np.uint8, "srgb")
+    result = Deblurrer(find_model("defocus"), encoding="srgb", device="cpu").deblur(
+        [(tile(MotionVector(0, 0)), raw)]
+    )[0]
+    assert result.gate == "deblur"
+    assert psnr(result.pixels, truth) > psnr(raw, truth) + 1

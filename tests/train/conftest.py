@@ -42,6 +42,15 @@ def slides(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe() -> Recipe:
+    return small_recipe()
+
+
+@pytest.fixture
+def bank(recipe: Recipe) -> Recipe:
+    return bank_of(recipe)
+
+
+def small_recipe() -> Recipe:
     """The smallest training that exercises everything."""
     return Recipe.model_validate(
         {
@@ -63,8 +72,7 @@ def recipe() -> Recipe:
     )
 
 
-@pytest.fixture
-def bank(recipe: Recipe) -> Recipe:
+def bank_of(recipe: Recipe) -> Recipe:
     """The same with two sub-models."""
     kinds = (
         {"name": "short", "blur_px": (0, 4), "weight": 2.0},

@@ -49,6 +49,15 @@ def test_the_model_folder_is_what_the_engine_expects(checkpoint: dict[str, Any],
     assert list((tmp_path / "models").iterdir()) == [folder]
 
 
+def test_no_file_tells_of_the_machine_that_made_it(checkpoint: dict[str, Any], tmp_path: Path) -> None:
+    made = export(checkpoint, tmp_path / "models")
+    shipped = Path(__file__).parents[2] / "models"
+    files = [made / "model.onnx", *shipped.glob("*/*.onnx")]
+    assert len(files) > 2
+    for file in files:
+        assert b"network.py" not in file.read_bytes(), file
+
+
 def test_onnx_gives_the_network_s_numbers_at_any_size(checkpoint: dict[str, Any], tmp_path: Path) -> None:
     folder = export(checkpoint, tmp_path / "models")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])

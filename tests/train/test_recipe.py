@@ -67,4 +67,4 @@ def test_bank_costs_what_fast_costs_at_run_time() -> None:
     bank, fast = (load_recipe(Path(name)) for name in ("bank", "fast"))
     assert len(bank.network.kinds) > 1
     assert bank.network.model_copy(update={"kinds": ()}) == fast.network
-    assert bank.fit.steps == fast.fit.steps
+    assert bank.fit.start == fast.name

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deblurd.deblur.model import find_model
 from deblurd.train import cli
 from deblurd.train.cli import main
 from deblurd.train.dataset import MANIFEST
@@ -72,6 +73,11 @@ def test_from_a_recipe_to_a_measured_model(
     assert manifest["quality"] == quality
     assert quality["command"] in (models / "tiny" / "README.md").read_text("utf-8")
     assert "| Richardson-Lucy |" in capsys.readouterr().out
+    assert main([*arguments, "--fields", "2", "--no-rivals", "--record"]) == 0
+    widely = json.loads((models / "tiny" / "manifest.json").read_text("utf-8"))["quality"]
+    assert widely.pop("all_images")["harm"]["model"]["results"] >= quality["harm"]["model"]["results"]
+    assert widely == quality
+    assert "### On all images" in (models / "tiny" / "README.md").read_text("utf-8")
 
 
 def exit_code_and_sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -87,6 +93,9 @@ def exit_code_and_sentence(capsys: pytest.CaptureFixture[str], *arguments: str) 
         (["fit", "--recipe", "fast", "--images", "x", "--output", "y", "--device", "abacus"], 64, "abacus"),
         (["export", "--checkpoint", "nowhere.pt"], 66, "no checkpoint"),
         (["evaluate", "--model", "nowhere", "--images", "x"], 66, "no model"),
+        (["evaluate", "--model", "./nowhere", "--images", "x"], 66, "no model"),
+        (["evaluate", "--model", "wiener", "--images", "x"], 66, "no model"),
+        (["evaluate", "--model", "fast", "--images", "nowhere"], 66, "no folder"),
     ],
 )
 def test_mistakes_are_one_sentence_and_an_exit_code(
@@ -104,6 +113,28 @@ def test_mistakes_are_one_sentence_and_an_exit_code(
     assert sentence in text
     assert "Traceback" not in text
     assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--blur", "-3"], ["--blur", "nan"], ["--angle", "inf"], ["--defocus", "-1"], ["--limit", "0"]],
+)
+def test_what_cannot_be_measured_at_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--model", "models/fast", "--images", "x", *arguments])
+    assert arguments[1] in capsys.readouterr().err
+
+
+def test_a_report_without_a_folder_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, report = str(find_model("fast").folder), str(tmp_path / "nowhere" / "report.json")
+    code, text = exit_code_and_sentence(
+        capsys, "evaluate", "--model", model, "--images", str(tmp_path), "--report", report
+    )
+    assert (code, "no folder" in text) == (73, True)
 
 
 def test_without_pytorch_it_says_what_to_install(
