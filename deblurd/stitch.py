@@ -32,6 +32,7 @@ from deblurd.settings import (
 )
 from deblurd.slides.folder import SlideFolder, utc_now
 from deblurd.slides.painter import Camera
+from deblurd.slides.states import Story
 from deblurd.tileset import TileSet, name_some, read_tileset
 
 POSITIONS = "positions.csv"
@@ -106,7 +107,8 @@ def _run(
         "frames": len(tiles.rows),
     }
     pipeline = SlidePipeline(slide, camera, deblurrer, settings)
-    pipeline.event("begin", f"stitching {len(tiles.rows)} files")
+    story = Story(pipeline.event)
+    story.to("scanning", f"stitching {len(tiles.rows)} files")
     slide.write_manifest(manifest | {"state": "growing"})
     failure: Exception | None = None
     try:
@@ -119,11 +121,13 @@ def _run(
         # what was recorded so far is finished, as in a scan
         failure = err
     reason = "stopped" if stop.is_set() else "all tiles read" if failure is None else "not all tiles read"
-    pipeline.event("end", reason)
+    story.to("closing", reason)
     finished = finish_in_sight(pipeline, lambda painted: on_progress(painted, len(tiles.rows)))
     finished = replace(finished, failure=finished.failure or failure)
     notes = (*tiles.notes, *_shortfalls(tiles, finished))
-    slide.write_manifest(manifest | finished.to_manifest(reason) | {"notes": notes})
+    content = manifest | finished.to_manifest(reason) | {"notes": notes}
+    slide.write_manifest(content)
+    story.end(slide, content["state"], f"{finished.tiles} of {finished.acknowledged} fields painted")
     if finished.failure is not None:
         raise finished.failure
     return Stitched(finished, _write_positions(tiles, finished, camera), notes)

@@ -109,7 +109,7 @@ def read_tileset(folder: Path) -> TileSet:
     Raises NoInputError where folder, table or images are missing; DataError for a table or an image that is broken, and for
     images that are not alike.
     """
-    rows = _read_table(folder)
+    rows = _in_order(folder / TABLE, read_table(folder))
     missing = [row.file for row in rows if not (folder / row.file).is_file()]
     if missing:
         raise NoInputError(
@@ -136,7 +136,8 @@ def read_tileset(folder: Path) -> TileSet:
 # --- the table ---
 
 
-def _read_table(folder: Path) -> list[Row]:
+def read_table(folder: Path) -> list[Row]:
+    """The lines of ``tiles.csv`` in `folder` as they stand. Raises NoInputError, DataError."""
     if not folder.is_dir():
         raise NoInputError(f"{folder} is not a folder: give the one that holds the images and {TABLE}")
     path = folder / TABLE
@@ -149,7 +150,7 @@ def _read_table(folder: Path) -> list[Row]:
                     f"{path} has no column {' and no column '.join(absent)}: its first line must name "
                     f"{','.join(NEEDED)} and may name {','.join(OPTIONAL)}, separated by commas"
                 )
-            rows = [_row(path, reader.line_num, cells) for cells in reader]
+            return [_row(path, reader.line_num, cells) for cells in reader]
     except FileNotFoundError as err:
         raise NoInputError(
             f"{path} is not there: write one with the columns {','.join(NEEDED)}, a line for each image"
@@ -158,7 +159,6 @@ def _read_table(folder: Path) -> list[Row]:
         raise NoInputError(f"{path} cannot be read ({err.strerror}): check the file") from err
     except (UnicodeDecodeError, csv.Error) as err:
         raise DataError(f"{path} is not a table in UTF-8 ({err}): save it as CSV, UTF-8") from err
-    return _in_order(path, rows)
 
 
 def _row(path: Path, line: int, cells: Mapping[str, Any]) -> Row:

@@ -24,6 +24,7 @@ from deblurd.imagefiles import read_image
 from deblurd.mosaic.reader import MosaicReader
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
+from deblurd.slides.states import NEXT
 from deblurd.stitch import Stitched, stitch_folder
 from deblurd.tileset import read_tileset
 from tests.benchmarks.scan_sets import Scan, ScanSet, make, write_tiles
@@ -112,6 +113,8 @@ def test_a_folder_becomes_a_slide_like_any_other(tmp_path: Path, scan_set: ScanS
     assert list(found) == [f"tile_{n:05d}{suffix}" for n in range(len(scan.tiles))]
     assert scan.errors_px(np.array(list(found.values()))).max() < 0.3
     assert not list(slide.path.rglob("*.part"))
+    states = [kind for _, _, kind, _ in Journal(slide.journal).events() if kind in NEXT]
+    assert states == ["scanning", "closing", "done"]
 
 
 def test_positions_are_where_the_tiles_lie_in_the_mosaic(tiles: Path, scan: Scan) -> None:
@@ -132,6 +135,28 @@ def test_positions_are_where_the_tiles_lie_in_the_mosaic(tiles: Path, scan: Scan
         slope = np.stack([axis.ravel() for axis in np.gradient(b)], axis=1)
         off = np.linalg.lstsq(slope, ((a - a.mean()) - (b - b.mean())).ravel(), rcond=None)[0]
         assert np.abs(off).max() < 0.1, name
+
+
+def test_neither_vignetting_nor_a_flickering_lamp_leaves_a_seam(tmp_path: Path) -> None:
+    """Less than half a grey level of step, in the mean, where tiles meet; against the same tiles in even light."""
+    even = ScanSet(
+        rows=4, columns=4, tile_px=384, overlap=0.2, rotation_deg=0.0, scale=1.0, noise=1.0, vignetting=0.0
+    )
+    mosaics = []
+    for scan_set in (even, even.but(vignetting=0.2, flicker=0.03)):
+        stitched = stitch(write_tiles(make(scan_set), tmp_path / f"{scan_set.flicker}" / "tiles"))
+        mosaic = MosaicReader(stitched.finished.folder.mosaic)
+        _, height, width = mosaic.shapes[0]
+        mosaics.append(mosaic.read(0, 0, 0, height, width)[:1200, :1200].astype(np.float32).mean(axis=2))
+    plain, seen = mosaics
+    seen = seen * (plain.mean() / seen.mean())  # how bright the lamp is as a whole, nobody knows
+    seen = cv2.GaussianBlur(seen - plain, (0, 0), 2.0)
+    steps = []
+    for edge in (round(n * 384 * 0.8) + side for n in (1, 2, 3) for side in (0, 77)):
+        for turned in (seen, seen.T):
+            inside, outside = turned[:800, edge + 4 : edge + 10], turned[:800, edge - 10 : edge - 4]
+            steps.append(np.abs(inside.mean(axis=1) - outside.mean(axis=1)).mean())
+    assert np.mean(steps) < 0.5
 
 
 def test_the_stages_zero_is_kept(tiles: Path, scan: Scan) -> None:

@@ -80,9 +80,10 @@ class Canvas:
             self.place(index, centre, now_s, tolerance_px)
 
     def touch(self, index: int, now_s: float) -> None:
-        """A tile's pixels changed."""
-        for shard in self._shards(self._painted_at[index]):
-            self._dirty[shard] = now_s
+        """A tile's pixels changed; one that is not there yet will be painted anyhow."""
+        if index in self._painted_at:
+            for shard in self._shards(self._painted_at[index]):
+                self._dirty[shard] = now_s
 
     def touch_all(self, now_s: float) -> None:
         for shard in self._touching:
@@ -115,8 +116,9 @@ class Canvas:
     def used_px(self) -> tuple[int, int, int, int]:
         """Canvas rows and columns that tiles cover: y0, x0, y1, x1."""
         centres = np.array(list(self._painted_at.values())) + self.origin_px
-        low = np.ceil(centres.min(axis=0) - self._half).astype(int)
-        high = np.floor(centres.max(axis=0) + self._half).astype(int) + 1
+        half = self._half - 0.5  # centres of pixels, not their edges
+        low = np.ceil(centres.min(axis=0) - half).astype(int)
+        high = np.floor(centres.max(axis=0) + half).astype(int) + 1
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
     def _shards(self, centre: NDArray[np.float64]) -> Iterator[Shard]:

@@ -18,9 +18,9 @@ from deblurd.mosaic.store import LABEL
 class MosaicReader:
     """The OME-Zarr at `path`, open for reading; nothing is held in memory.
 
-    state: "growing", "trimming" or "final". pixel_size_um: of level 0. origin_um: stage position of the middle of its first
+    state: "growing" or "final". pixel_size_um: of level 0. origin_um: stage position of the middle of its first
     pixel, (y, x). shapes: of each level, (c, h, w). channels: their names. sources: by number in the provenance, "none" at 0.
-    shard_px: side of a shard.
+    shard_px: side of a shard of level 0.
     Raises NoInputError where there is no mosaic, DataError where it is not one that deblurd wrote.
     """
 

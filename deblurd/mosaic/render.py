@@ -38,12 +38,15 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlacedTile:
-    """A tile where it lies. centre_px: (2,) of its centre on the mosaic's pixel grid, (y, x). source: for the provenance, 1 to 255."""
+    """A tile where it lies. centre_px: (2,) of its centre on the mosaic's pixel grid, (y, x). source: for the provenance, 1 to 255,
+    or (H, W) of each pixel. light: factor
+    that evens its exposure out with its neighbours', in linear light."""
 
     centre_px: NDArray[np.float64]
     pixels: Pixels
-    source: int
+    source: int | NDArray[np.uint8]
     sharpness: float
+    light: float = 1.0
 
 
 class Brush:
@@ -54,7 +57,7 @@ class Brush:
     """
 
     def __init__(self, tile_shape: tuple[int, ...], rotation: Matrix, encoding: Encoding) -> None:
-        self._turn = _nearest_turn(rotation)
+        self._turn = nearest_turn(rotation)
         self._rest = rotation @ np.linalg.inv(self._turn)
         height, width = tile_shape[:2] if self._turn[0, 0] else (tile_shape[1], tile_shape[0])
         self._size = np.array([height, width], dtype=np.float64)
@@ -71,8 +74,12 @@ class Brush:
             return
         size = (int(self._size[1]), int(self._size[0]))
         turned = cv2.resize(self.oriented(gain.astype(np.float32)), size, interpolation=cv2.INTER_CUBIC)
-        power = _SRGB_POWER if self._encoding == "srgb" else 1.0
-        self._gain = np.asarray(np.maximum(turned, 1e-3) ** power, dtype=np.float32)
+        self._gain = np.asarray(np.maximum(turned, 1e-3) ** self._power, dtype=np.float32)
+
+    @property
+    def _power(self) -> float:
+        """What a factor on light is raised to, to act on encoded values."""
+        return _SRGB_POWER if self._encoding == "srgb" else 1.0
 
     @property
     def half_extent_px(self) -> NDArray[np.float64]:
@@ -103,26 +110,31 @@ class Brush:
         weights, best = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         source = np.zeros(shape, np.uint8)
         full = float(np.iinfo(dtype).max)
-        offset = np.float32(
-            _SRGB_OFFSET * full if self._encoding == "srgb" and self._gain is not None else 0.0
-        )
+        offset = np.float32(_SRGB_OFFSET * full if self._encoding == "srgb" else 0.0)
         for tile in tiles:
             box = self._box(window, tile.centre_px)
             if box is None:
                 continue
             values, weight, gain = self._resample(tile, window, box)
             weight *= np.float32(tile.sharpness**_SHARPNESS_POWER)
+            factor: Float | np.float32 | None = gain
+            if tile.light != 1.0:
+                light = np.float32(tile.light**self._power)
+                factor = light if gain is None else gain * light
             for channel, plane in zip(total, values, strict=True):
-                if gain is not None:
+                if factor is not None:
                     plane += offset
-                    plane *= gain
+                    plane *= factor
                     plane -= offset
                 plane *= weight
                 channel[box] += plane
             weights[box] += weight
             stronger = weight > best[box]
             best[box][stronger] = weight[stronger]
-            source[box][stronger] = tile.source
+            if isinstance(tile.source, int):
+                source[box][stronger] = tile.source
+            else:
+                source[box][stronger] = self._sources(tile.source, tile.centre_px, window, box)[stronger]
         out = np.zeros((*shape, channels), dtype)
         np.maximum(weights, np.float32(1e-30), out=weights)
         for n, channel in enumerate(total):
@@ -171,6 +183,25 @@ class Brush:
             )
         return _planes(values.reshape(*size, -1)), np.asarray(weight, np.float32), gain
 
+    def _sources(
+        self,
+        sources: NDArray[np.uint8],
+        centre_px: NDArray[np.float64],
+        window: Window,
+        box: tuple[slice, slice],
+    ) -> NDArray[np.uint8]:
+        """That of the nearest pixel of a tile, for each of `box`."""
+        rows, columns = (np.arange(each.start, each.stop) for each in box)
+        off = (
+            np.stack(np.meshgrid(rows + window.y, columns + window.x, indexing="ij"))
+            - centre_px[:, None, None]
+        )
+        inverse = np.eye(2) if self._straight else np.linalg.inv(self._rest)
+        at = np.rint(np.tensordot(inverse, off, 1) + ((self._size - 1) / 2)[:, None, None]).astype(int)
+        turned = self.oriented(sources)
+        y, x = (np.clip(at[axis], 0, turned.shape[axis] - 1) for axis in (0, 1))
+        return np.asarray(turned[y, x])
+
     def _shifted(
         self, image: Pixels, start: NDArray[np.float64], size: tuple[int, int]
     ) -> tuple[Sequence[Float], Float, Float | None]:
@@ -203,7 +234,7 @@ def _planes(values: NDArray[Any]) -> list[Float]:
     return [np.asarray(plane, np.float32) for plane in cv2.split(np.ascontiguousarray(values, np.float32))]
 
 
-def _nearest_turn(rotation: Matrix) -> Matrix:
+def nearest_turn(rotation: Matrix) -> Matrix:
     """The signed permutation nearest to `rotation`: quarter turns and mirror images."""
     turn = np.zeros((2, 2))
     if abs(rotation[0, 0]) + abs(rotation[1, 1]) >= abs(rotation[0, 1]) + abs(rotation[1, 0]):

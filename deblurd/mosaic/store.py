@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import os
 import shutil
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,23 @@ import cv2
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
+from deblurd import health
 from deblurd.errors import OutputError
 from deblurd.frames import Pixels
 from deblurd.mosaic.canvas import MIDDLE, Shard
+from deblurd.mosaic.shards import CODEC, Encoded, encode_shard, write_shard
 
 LEVELS = 8
 SIDE = 2 * MIDDLE
 _SMALL_PX = 1024
 _KEPT_SHARDS = 8
+FEW_SHARDS = 16
+"""Mosaics that have no more are copied when they are trimmed, to the pixel: half a second at most. Larger ones are trimmed by whole shards."""
+
+LEAST_SHARD_PX = 128
+"""Finer levels have one shard for each of level 0, so that trimming by a shard of level 0 gives them other names only; shards less than this are too many."""
+
 _COLOURS = ("FF0000", "00FF00", "0000FF")
 LABEL = "labels/source"
 
@@ -30,8 +37,11 @@ LABEL = "labels/source"
 class MosaicStore:
     """The arrays of one growing mosaic: image (c, y, x) and provenance (y, x), eight levels each.
 
-    Level n + 1 is the mean of 2 x 2 pixels of level n (of the provenance: the upper left one). Shards of coarser levels gather in
-    memory, at most eight at a time for each pyramid, and are written whole.
+    Level n + 1 is the mean of 2 x 2 pixels of level n (of the provenance: the upper left one). The shards of the finer levels cover what a shard of
+    level 0 covers, and are written with it. Those of coarser levels gather in memory, at most eight at a time for each pyramid, and are written
+    whole. One thread writes; `peek`, `revision`, `revisions` and `origin_um` are for others.
+
+    revision: number of writes; revisions: of each shard of level 0, the last one. Whoever peeks after it sees that write, at every level.
     """
 
     def __init__(
@@ -49,11 +59,16 @@ class MosaicStore:
         self.path, self._name, self._channels, self._dtype = path, name, channels, dtype
         self._pixel_size_um, self._chunk_px, self._shard_px = pixel_size_um, chunk_px, shard_px
         self._sources = sources
+        self._finer = sum(shard_px >> level >= LEAST_SHARD_PX for level in range(LEVELS))
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deblurd-shards")
         self._levels: list[Any] = []
         self._labels: list[Any] = []
         self._buffers: OrderedDict[tuple[int, Shard], tuple[Pixels, NDArray[np.uint8]]] = OrderedDict()
         self._changed: set[tuple[int, Shard]] = set()
         self.written = 0
+        self.revision = 0
+        self.revisions: dict[Shard, int] = {}
+        self.origin_um: NDArray[np.float64] = np.zeros(2)
 
     def create(self, origin_um: NDArray[np.float64]) -> None:
         """Makes the arrays, empty and valid. origin_um: stage position of the canvas's pixel (0, 0), (y, x).
@@ -64,6 +79,7 @@ class MosaicStore:
             root = zarr.open_group(str(self.path), mode="w", zarr_format=3)
             self._arrays(root, (SIDE, SIDE), LEVELS)
             self._describe(root, origin_um, LEVELS, "growing")
+            self.origin_um = origin_um
         except OSError as err:
             raise _cannot_write(self.path, err) from err
 
@@ -73,19 +89,44 @@ class MosaicStore:
         Raises OutputError; the shard can be written again.
         """
         corner = np.array(shard) * self._shard_px
+        coming: list[tuple[Path, Encoded]] = []
         try:
-            self._put(0, shard, pixels, source)
-            for level in range(1, len(self._levels)):
-                pixels, source = _halved(pixels), source[::2, ::2]
-                self._merge(level, corner >> level, pixels, source)
+            for level in range(len(self._levels)):
+                if level > 0:
+                    pixels, source = _halved(pixels), source[::2, ::2]
+                if level < self._finer:
+                    coming += self._begin(level, shard, pixels, source)
+                else:
+                    self._merge(level, corner >> level, pixels, source)
+            self._end(coming)
         except OSError as err:
             raise _cannot_write(self.path, err) from err
+        self.revision += 1
+        self.revisions[shard] = self.revision
+
+    def peek(self, level: int, y: int, x: int, side: int) -> tuple[Pixels, NDArray[np.uint8]] | None:
+        """(side, side, c) pixels and (side, side) provenance of a growing mosaic from (y, x) of a level on, for a thread that looks on.
+
+        side divides shard_px, y and x. None while that shard is just being written.
+        """
+        px = self._shard_px
+        held = self._buffers.get((level, (y // px, x // px)))
+        if held is not None:
+            rows, columns = slice(y % px, y % px + side), slice(x % px, x % px + side)
+            return held[0][rows, columns].copy(), held[1][rows, columns].copy()
+        try:
+            pixels = np.moveaxis(np.asarray(self._levels[level][:, y : y + side, x : x + side]), 0, 2)
+            source = np.asarray(self._labels[level][y : y + side, x : x + side])
+        except (OSError, ValueError, RuntimeError, IndexError):
+            # half a file; the checksums tell
+            return None
+        return (pixels, source) if source.shape == (side, side) else None
 
     def flush(self) -> None:
         """Writes the coarser levels that are only in memory."""
         try:
             for level, shard in sorted(self._changed):
-                self._put(level, shard, *self._buffers[level, shard])
+                self._end(self._begin(level, shard, *self._buffers[level, shard]))
             self._changed.clear()
         except OSError as err:
             raise _cannot_write(self.path, err) from err
@@ -93,17 +134,45 @@ class MosaicStore:
     def finish(self, used_px: tuple[int, int, int, int], origin_um: NDArray[np.float64]) -> tuple[int, int]:
         """Trims the canvas to `used_px` (y0, x0, y1, x1) and closes it; origin_um as in `create`. Returns height, width.
 
-        Where the mosaic begins at the canvas's middle, as it does when the scan began in a corner, shards are only renamed. Otherwise the
-        pixels are copied to a new grid.
+        A small mosaic is copied to a grid that begins with its first pixel. A large one begins with its first shard: the shards get other names, which
+        costs the same however large they are, and only the levels whose shards would be cut, less than a hundredth of the pixels, are made anew.
         """
-        self.flush()
         y0, x0, y1, x1 = used_px
+        side = self._shard_px
+        is_small = len(self.revisions) <= FEW_SHARDS
+        corner = (y0, x0) if is_small else (y0 // side * side, x0 // side * side)
+        shape = (y1 - corner[0], x1 - corner[1])
+        levels = _levels_for(shape)
+        part = self.path.with_name(self.path.name + ".part")
+        trimmed = MosaicStore(
+            part,
+            name=self._name,
+            channels=self._channels,
+            dtype=self._dtype,
+            pixel_size_um=self._pixel_size_um,
+            chunk_px=self._chunk_px,
+            shard_px=side,
+            sources=self._sources,
+        )
         try:
-            if 0 <= y0 - MIDDLE < self._shard_px and 0 <= x0 - MIDDLE < self._shard_px:
-                return self._rename((y1 - MIDDLE, x1 - MIDDLE), origin_um + MIDDLE * self._pixel_size_um)
-            return self._copy(used_px, origin_um + np.array([y0, x0]) * self._pixel_size_um)
+            self.flush()
+            root = zarr.open_group(str(part), mode="w", zarr_format=3)
+            trimmed._arrays(root, shape, levels)
+            if is_small:
+                self._copy(trimmed, corner)
+            else:
+                self._hand_over(trimmed, (corner[0] // side, corner[1] // side))
+            trimmed.flush()
+            trimmed._describe(root, origin_um + np.array(corner) * self._pixel_size_um, levels, "final")
+            # for readers it is there all the time, but for a moment between two renames
+            before = self.path.with_name(self.path.name + ".old.part")
+            self.path.rename(before)
+            part.rename(self.path)
+            shutil.rmtree(before)
+            self._open(zarr.open_group(str(self.path), mode="r+", zarr_format=3), levels)
         except OSError as err:
             raise _cannot_write(self.path, err) from err
+        return shape
 
     def thumbnail(self, longest_px: int) -> Pixels:
         """The finished mosaic as (h, w, c) uint8, at most `longest_px` a side."""
@@ -136,24 +205,44 @@ class MosaicStore:
         label[y : y + n, x : x + n] = source
         self._changed.add(key)
         while len(self._buffers) > _KEPT_SHARDS:
-            old, content = self._buffers.popitem(last=False)
+            old = next(iter(self._buffers))
             if old in self._changed:
-                self._put(*old, *content)
+                self._end(self._begin(*old, *self._buffers[old]))
                 self._changed.discard(old)
+            # not before it is written: `peek` would see an older one
+            del self._buffers[old]
+
+    def _side(self, level: int) -> int:
+        """Of a shard of that level, px."""
+        return self._shard_px >> level if level < self._finer else self._shard_px
 
     def _window(self, level: int, shard: Shard) -> tuple[slice, slice]:
-        height, width = self._levels[level].shape[1:]
-        y, x = shard[0] * self._shard_px, shard[1] * self._shard_px
-        return slice(y, min(y + self._shard_px, height)), slice(x, min(x + self._shard_px, width))
+        (height, width), side = self._levels[level].shape[1:], self._side(level)
+        y, x = shard[0] * side, shard[1] * side
+        return slice(y, min(y + side, height)), slice(x, min(x + side, width))
 
-    def _put(self, level: int, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]) -> None:
+    def _begin(
+        self, level: int, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]
+    ) -> list[tuple[Path, Encoded]]:
+        """Begins to write a shard of image and provenance; neither may be changed before `_end`."""
         rows, columns = self._window(level, shard)
-        h, w = rows.stop - rows.start, columns.stop - columns.start
-        if h <= 0 or w <= 0:
-            return
-        self._levels[level][:, rows, columns] = np.ascontiguousarray(np.moveaxis(pixels[:h, :w], 2, 0))
-        self._labels[level][rows, columns] = source[:h, :w]
-        self.written += 1
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return []
+        y, x = (f"{n}" for n in shard)
+        chunk_px = min(self._chunk_px, self._side(level))
+        return [
+            (self.path / f"{level}" / "c" / "0" / y / x, encode_shard(pixels, chunk_px, self._pool)),
+            (self.path / LABEL / f"{level}" / "c" / y / x, encode_shard(source, chunk_px, self._pool)),
+        ]
+
+    def _end(self, coming: list[tuple[Path, Encoded]]) -> None:
+        # chunks are before them in the pool's queue: each file waits only for what is being worked on already
+        files = [self._pool.submit(write_shard, *each) for each in coming]
+        wait(files)
+        for file in files:
+            file.result()
+        self.written += len(files) // 2
+        health.beat()
 
     def _get(self, level: int, shard: Shard) -> tuple[Pixels, NDArray[np.uint8]]:
         side = self._shard_px
@@ -167,78 +256,78 @@ class MosaicStore:
 
     # --- trimming ---
 
-    def _rename(self, shape: tuple[int, int], origin_um: NDArray[np.float64]) -> tuple[int, int]:
-        levels = _levels_for(shape)
-        root = zarr.open_group(str(self.path), mode="r+", zarr_format=3)
-        self._describe(root, origin_um, levels, "trimming")
-        for level in range(LEVELS):
-            side = _at_level(shape, level)
-            for array, leading in ((f"{level}", 1), (f"{LABEL}/{level}", 0)):
-                folder = self.path / array
-                if level >= levels:
-                    shutil.rmtree(folder)
-                    continue
-                chunks = folder.joinpath("c", *["0"] * leading)
-                _renumber(chunks, (MIDDLE >> level) // self._shard_px)
-                _reshape(folder / "zarr.json", side)
-        self._open(root, levels)
-        self._describe(root, origin_um, levels, "final")
-        return shape
-
-    def _copy(self, used_px: tuple[int, int, int, int], origin_um: NDArray[np.float64]) -> tuple[int, int]:
-        y0, x0, y1, x1 = used_px
-        shape = (y1 - y0, x1 - x0)
-        part = self.path.with_name(self.path.name + ".part")
-        trimmed = MosaicStore(
-            part,
-            name=self._name,
-            channels=self._channels,
-            dtype=self._dtype,
-            pixel_size_um=self._pixel_size_um,
-            chunk_px=self._chunk_px,
-            shard_px=self._shard_px,
-            sources=self._sources,
-        )
-        levels = _levels_for(shape)
-        root = zarr.open_group(str(part), mode="w", zarr_format=3)
-        trimmed._arrays(root, shape, levels)
+    def _copy(self, trimmed: MosaicStore, corner: tuple[int, int]) -> None:
+        """What lies at `corner` (y, x) px and beyond becomes the pixels of `trimmed` from its first one on."""
         side = self._shard_px
-        for y in range(0, shape[0], side):
-            for x in range(0, shape[1], side):
-                rows, columns = slice(y0 + y, y0 + y + side), slice(x0 + x, x0 + x + side)
-                source = np.asarray(self._labels[0][rows, columns])
-                if source.any():
-                    pixels = np.moveaxis(np.asarray(self._levels[0][:, rows, columns]), 0, 2)
-                    trimmed.write((y // side, x // side), pixels, source)
-        trimmed.flush()
-        trimmed._describe(root, origin_um, levels, "final")
-        shutil.rmtree(self.path)
-        part.rename(self.path)
-        self._open(zarr.open_group(str(self.path), mode="r+", zarr_format=3), levels)
-        return shape
+        windows = {
+            ((y * side - corner[0]) // side + dy, (x * side - corner[1]) // side + dx)
+            for y, x in self.revisions
+            for dy in (0, 1)
+            for dx in (0, 1)
+        }
+        for y, x in sorted(window for window in windows if min(window) >= 0):
+            rows, columns = (
+                slice(c + n * side, c + (n + 1) * side) for c, n in zip(corner, (y, x), strict=True)
+            )
+            source = np.asarray(self._labels[0][rows, columns])
+            if source.any():
+                pixels = np.moveaxis(np.asarray(self._levels[0][:, rows, columns]), 0, 2)
+                trimmed.write((y, x), pixels, source)
+
+    def _hand_over(self, trimmed: MosaicStore, first: Shard) -> None:
+        """The shards of level 0 from `first` on, and of each level that they do not cut, become those of `trimmed`; what is left is made from them."""
+        whole = [
+            level
+            for level in range(len(trimmed._levels))
+            if all((n * self._shard_px >> level) % self._side(level) == 0 for n in first)
+        ]
+        for level in whole:
+            by = tuple((n * self._shard_px >> level) // self._side(level) for n in first)
+            for array, leading in ((f"{level}", 1), (f"{LABEL}/{level}", 0)):
+                chunks = Path(array, "c", *["0"] * leading)
+                _renumber(self.path / chunks, trimmed.path / chunks, by)
+                health.beat()
+        used = {(y - first[0], x - first[1]) for y, x in self.revisions}
+        trimmed._gather(len(whole), {shard for shard in used if min(shard) >= 0})
+
+    def _gather(self, begin: int, shards: set[Shard]) -> None:
+        """Makes the levels from `begin` on of the one before, where there are `shards` of level 0."""
+        if begin >= len(self._levels):
+            return
+        side = self._shard_px
+        for y, x in sorted({(y >> begin, x >> begin) for y, x in shards}):
+            rows, columns = (slice(2 * n * side, 2 * (n + 1) * side) for n in (y, x))
+            pixels = np.zeros((2 * side, 2 * side, self._channels), self._dtype)
+            source = np.zeros((2 * side, 2 * side), np.uint8)
+            found = np.moveaxis(np.asarray(self._levels[begin - 1][:, rows, columns]), 0, 2)
+            pixels[: len(found), : found.shape[1]] = found
+            source[: len(found), : found.shape[1]] = self._labels[begin - 1][rows, columns]
+            corner = np.array([y, x]) * side << begin
+            for level in range(begin, len(self._levels)):
+                pixels, source = _halved(pixels), source[::2, ::2]
+                self._merge(level, corner >> level, pixels, source)
 
     # --- metadata ---
 
     def _arrays(self, root: zarr.Group, shape: tuple[int, int], levels: int) -> None:
         label = root.create_group(LABEL)
-        c, side, chunk = self._channels, self._shard_px, self._chunk_px
-        compressor = ZstdCodec(level=1, checksum=True)
+        c = self._channels
         for level in range(levels):
-            size = _at_level(shape, level)
+            size, side = _at_level(shape, level), self._side(level)
+            chunk = min(self._chunk_px, side)
             root.create_array(
                 f"{level}", shape=(c, *size), dtype=self._dtype, chunks=(c, chunk, chunk), shards=(c, side, side),
-                compressors=compressor, fill_value=0, dimension_names=["c", "y", "x"],
+                compressors=CODEC, fill_value=0, dimension_names=["c", "y", "x"],
             )  # fmt: skip
             label.create_array(
                 f"{level}", shape=size, dtype="uint8", chunks=(chunk, chunk), shards=(side, side),
-                compressors=compressor, fill_value=0, dimension_names=["y", "x"],
+                compressors=CODEC, fill_value=0, dimension_names=["y", "x"],
             )  # fmt: skip
         self._open(root, levels)
 
     def _open(self, root: zarr.Group, levels: int) -> None:
-        with zarr.config.set(_pipeline()):
-            self._levels = [root[f"{level}"] for level in range(levels)]
-            self._labels = [root[f"{LABEL}/{level}"] for level in range(levels)]
+        self._levels = [root[f"{level}"] for level in range(levels)]
+        self._labels = [root[f"{LABEL}/{level}"] for level in range(levels)]
 
     def _describe(self, root: zarr.Group, origin_um: NDArray[np.float64], levels: int, state: str) -> None:
         top = float(np.iinfo(self._dtype).max)
@@ -314,12 +403,6 @@ class MosaicStore:
         }
 
 
-def _pipeline() -> dict[str, str]:
-    """The codec pipeline that writes shards nearly twice as fast, where it is installed."""
-    found = importlib.util.find_spec("zarrs") is not None
-    return {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"} if found else {}
-
-
 def _halved(pixels: Pixels) -> Pixels:
     """Mean of 2 x 2 pixels of (h, w, c), sides even."""
     size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
@@ -339,22 +422,24 @@ def _levels_for(shape: tuple[int, int]) -> int:
     return levels
 
 
-def _renumber(chunks: Path, by: int) -> None:
-    """Shards <y>/<x> become <y - by>/<x - by>; those that would be negative do not exist."""
+def _renumber(chunks: Path, others: Path, by: tuple[int, ...]) -> None:
+    """Shards <y>/<x> become <y - by>/<x - by> below `others`; those that would be negative are empty.
+
+    By a second name for the same file, so that whoever reads the mosaic meanwhile finds it whole; where the disk knows no such names, by its new one alone.
+    """
     if not chunks.is_dir():
         return
-    for row in sorted(chunks.iterdir(), key=lambda p: int(p.name)):
-        for shard in sorted(row.iterdir(), key=lambda p: int(p.name)):
-            shard.rename(row / f"{int(shard.name) - by}")
-        row.rename(chunks / f"{int(row.name) - by}")
-
-
-def _reshape(metadata: Path, size: tuple[int, int]) -> None:
-    content = json.loads(metadata.read_text(encoding="utf-8"))
-    content["shape"] = [*content["shape"][:-2], *size]
-    part = metadata.with_name("zarr.json.part")
-    part.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    part.replace(metadata)
+    for row in chunks.iterdir():
+        for shard in row.iterdir():
+            y, x = int(row.name) - by[0], int(shard.name) - by[1]
+            if min(y, x) < 0:
+                continue
+            new = others / f"{y}" / f"{x}"
+            new.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                new.hardlink_to(shard)
+            except OSError:
+                shard.rename(new)
 
 
 def _cannot_write(path: Path, err: OSError) -> OutputError:

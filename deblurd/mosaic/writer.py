@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurd.errors import OutputError
+from deblurd.errors import DeblurdError, OutputError
 from deblurd.frames import DeblurredTile, Encoding, Pixels, Place
 from deblurd.geometry import Matrix, PixelToStage
 from deblurd.mosaic.canvas import Canvas, Shard
@@ -34,7 +34,7 @@ THUMBNAIL_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class MosaicSummary:
-    """The finished mosaic: its size, how much of it tiles cover, and the work that it took."""
+    """The finished mosaic: its size, how much of it tiles cover, and the work that it took. left_s: for what was still to be painted at the end."""
 
     height_px: int
     width_px: int
@@ -42,6 +42,7 @@ class MosaicSummary:
     shards_written: int
     shards_painted: int
     paint_s: float
+    left_s: float
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,7 +88,14 @@ class MosaicWriter:
         )
         self._painted = 0
         self._covered: dict[Shard, int] = {}
+        self._lights: dict[int, float] = {}
         self._paint_s = 0.0
+        self._abandoned = False
+
+    @property
+    def store(self) -> MosaicStore:
+        """For those who look on from other threads."""
+        return self._store
 
     def begin(self, place: Place) -> None:
         """Creates the mosaic around the first tile's place. Raises OutputError where that is not possible."""
@@ -100,10 +108,25 @@ class MosaicWriter:
             self.begin(place)
         self._canvas.place(index, self._rotation @ place.yx_px, time.perf_counter(), MOVE_PX)
 
+    def repaint(self, index: int) -> None:
+        """A tile's pixels changed; its place did not."""
+        self._canvas.touch(index, time.perf_counter())
+
     def set_gain(self, gain: NDArray[np.float32] | None) -> None:
         """A better correction of the light; everything is painted again."""
         self._brush.set_gain(gain)
         self._canvas.touch_all(time.perf_counter())
+
+    def set_lights(self, lights: Mapping[int, float]) -> None:
+        """Factors that even the tiles' exposures out; those of all others are 1. Painted again is what changed."""
+        before, self._lights = self._lights, dict(lights)
+        for index in before.keys() | self._lights.keys():
+            if before.get(index) != self._lights.get(index):
+                self._canvas.touch(index, time.perf_counter())
+
+    def abandon(self) -> None:
+        """Has `finish` raise DeblurdError soon, with what was written so far. From any thread."""
+        self._abandoned = True
 
     def render_due(self, now_s: float) -> int:
         """Paints one shard, if one is due; returns how many were. Raises OutputError; the shard stays due."""
@@ -119,9 +142,11 @@ class MosaicWriter:
         rows: the journal's, one for each tile. Raises OutputError; it can be called again.
         """
         if self._canvas.tiles == 0:
-            return MosaicSummary(0, 0, 0.0, 0, 0, 0.0)
+            return MosaicSummary(0, 0, 0.0, 0, 0, 0.0, 0.0)
         self._canvas.settle(time.perf_counter(), FINAL_MOVE_PX)
+        began_s = time.perf_counter()
         self._paint_all(self._canvas.all_dirty())
+        left_s = time.perf_counter() - began_s
         used = self._canvas.used_px()
         height, width = self._store.finish(used, self._origin_um())
         try:
@@ -138,6 +163,7 @@ class MosaicWriter:
             self._store.written,
             self._painted,
             round(self._paint_s, 3),
+            round(left_s, 3),
         )
 
     def _paint_all(self, shards: Sequence[Shard]) -> None:
@@ -146,6 +172,8 @@ class MosaicWriter:
         with ThreadPoolExecutor(workers, thread_name_prefix="deblurd-paint") as pool:
             coming = deque(pool.submit(self._painted_window, shard) for shard in shards[: 2 * workers])
             for n, shard in enumerate(shards):
+                if self._abandoned:
+                    raise DeblurdError("its mosaic was left unfinished: resume it")
                 painted = coming.popleft().result()
                 if n + 2 * workers < len(shards):
                     coming.append(pool.submit(self._painted_window, shards[n + 2 * workers]))
@@ -173,7 +201,8 @@ class MosaicWriter:
     def _tiles(self, shard: Shard) -> Iterator[PlacedTile]:
         for index, centre in self._canvas.tiles_of(shard):
             tile = self._fetch(index)
-            yield PlacedTile(centre, tile.pixels, tile.source, tile.sharpness)
+            source = tile.source if tile.sources is None else tile.sources
+            yield PlacedTile(centre, tile.pixels, source, tile.sharpness, self._lights.get(index, 1.0))
 
     def _origin_um(self) -> NDArray[np.float64]:
         """Stage position of the canvas's first pixel."""

@@ -15,13 +15,23 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from deblurd.frames import Pixels
-from deblurd.place.subpixel import Image, Match, Vector, correlation, crops, refine, smoothed, without_ground
+from deblurd.place.subpixel import (
+    Image,
+    Match,
+    Vector,
+    correlation,
+    crops,
+    quick,
+    refine,
+    smoothed,
+    without_ground,
+)
 
 COARSE_PX = 256
 """The low resolution has about this many pixels along the longer side of a tile."""
 
 _PEAKS = 6
-_CHANCE = 6.0
+_CHANCE = 8.0
 _NEARER = 0.15
 """How much better a match at the border of the search must be than one in its middle."""
 
@@ -78,7 +88,7 @@ def register(a: Prepared, b: Prepared, predicted: Vector, radius_px: float) -> M
     coarse = _coarse_shift(a.coarse, b.coarse, predicted / a.binning, max(2.0, radius_px / a.binning))
     if coarse is None:
         return None
-    if a.binning > 1 and (nearer := refine(a.coarse, b.coarse, coarse)) is not None:
+    if a.binning > 1 and (nearer := quick(a.coarse, b.coarse, coarse)) is not None:
         coarse = nearer.shift
     return refine(a.grey, b.grey, coarse * a.binning)
 
@@ -114,7 +124,7 @@ def _best_peak(
     a: Image, b: Image, window: Image, low: NDArray[np.int_], predicted: Vector, radius: float
 ) -> Vector | None:
     """window: correlation for the shifts from `low` on."""
-    best, best_merit = None, -1.0
+    best, best_merit = None, 0.0
     window = window.copy()
     middle = predicted - low
     nearby = tuple(slice(max(0, int(m - radius / 3)), int(m + radius / 3) + 1) for m in middle)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deblurd.errors import DataError
 from deblurd.frames import Encoding, MotionVector, Pixels, Place, Tile
@@ -17,7 +19,7 @@ from deblurd.place.pairwise import Edge, Prepared
 from deblurd.place.shading import Shading
 from deblurd.place.solve import Solution, solve
 from deblurd.place.stage import Array, Directions, StageModel
-from deblurd.place.subpixel import Match
+from deblurd.place.subpixel import Match, refine, stands_out
 
 CACHE_BYTES = 24 * 2**20
 """Prepared tiles kept in memory; others are read again."""
@@ -32,15 +34,39 @@ SMALL_AREA = 0.07
 NEAR_PX = 8.0
 """How far to look around a place that another match of the same tile has told."""
 
+EXACT_PX = 1.5
+"""How far from such a place a match is taken without looking around first."""
+
 WARM_GROWTH = 1.2
 """A solve starts from the places of the last one until there are this many times as many tiles."""
+
+LAST_GROWTH = 2.0
+"""The same for the last solve."""
 
 BLUR_PX = 2.0
 """Motions that differ by more than this are made alike before two tiles are compared. A blurred edge is not where the sharp one is, as
 cameras encode light: at 20 px, up to 1.4 px off."""
 
+WAY_TILES = 4
+"""How many tiles before and after one may tell where the stage went on its way past it."""
+
+LEAST_CONTRAST = 0.3
+"""Of that of a usual tile: what has less shows nothing that could be found elsewhere."""
+
 SAME_PX = 3.0
 """Two matches that put a tile nearer together than this agree."""
+
+SURPRISING_EVIDENCE = 2.5
+"""What a match must have that says another thing than the stage and other matches: where both say nonsense, one accident looks like the truth."""
+
+SURE_EVIDENCE = 5.0
+"""The same against the word of the stage: accidents of nearly empty tiles reach 4, right matches of tissue 15 and more."""
+
+PLAIN_EVIDENCE = 10.0
+"""A match with less is compared with what lies beside it: bare glass reaches 8."""
+
+AGREE_PX = 1.5
+"""The same for matches of which each alone might be an accident: that two accidents are so near happens once in thousands."""
 
 
 class Placer:
@@ -74,6 +100,9 @@ class Placer:
         self._cells: dict[tuple[int, int], list[int]] = {}
         self._solved_from_scratch = 0
         self._tried: set[tuple[int, int]] = set()
+        self._doubtful: list[Edge] = []
+        self._contrast: dict[int, float] = {}
+        self._looked: set[tuple[int, int, int, int]] = set()
         self._prepared: OrderedDict[int, Prepared] = OrderedDict()
         self._prepared_bytes = 0
         self._surprises_px: deque[float] = deque(maxlen=64)
@@ -86,6 +115,7 @@ class Placer:
         direction = self._way.next(tile)
         expected = self._stage.predict(tile.pose.yx_um[None], direction[None], np.array([tile.pose.t_s]))[0]
         prepared = pairwise.prepare(pixels)
+        self._contrast[tile.index] = float(prepared.coarse.std())
         edges = self._match(tile.index, prepared, expected)
         place = self._first_place(edges, expected, self._stage.sigma_px)
         self.edges.extend(edges)
@@ -93,15 +123,19 @@ class Placer:
         self._put(tile.index, place)
         return place
 
-    def solve(self) -> Solution:
-        """Solves for all tiles; what comes is then expected by the stage model that this fitted."""
+    def solve(self, is_last: bool = False) -> Solution:
+        """Solves for all tiles; what comes is then expected by the stage model that this fitted.
+
+        is_last: the slide ends, and somebody waits: the last solution, of which most tiles were part, is where this one starts.
+        """
         known = None
-        if len(self._tiles) < WARM_GROWTH * self._solved_from_scratch:
+        growth = LAST_GROWTH if is_last else WARM_GROWTH
+        if len(self._tiles) < growth * self._solved_from_scratch:
             known = self._places
         else:
             self._solved_from_scratch = len(self._tiles)
         solution = self._solve(known)
-        if self._join_islands(solution):
+        if self._believe_agreeing(solution) | self._join_islands(solution) | self._doubt_readings(solution):
             solution = self._solve(known)
         return solution
 
@@ -114,6 +148,36 @@ class Placer:
             self._put(index, place)
         return solution
 
+    def _believe_agreeing(self, solution: Solution) -> bool:
+        """Takes doubtful matches where most of those between two islands (or tiles that nothing holds) agree; whether there were any."""
+        before, island = len(self.edges), dict(solution.island)
+        places = {index: place.yx_px for index, place in solution.places.items()}
+        members: dict[int, list[int]] = {}
+        for index, number in island.items():
+            members.setdefault(number, []).append(index)
+        joined = True
+        while joined:
+            joined = False
+            between: dict[tuple[int, int], list[tuple[Edge, Array]]] = {}
+            for edge in self._doubtful:
+                off = places[edge.j] - places[edge.i] - edge.match.shift
+                a, b = island[edge.i], island[edge.j]
+                if a < b:
+                    between.setdefault((a, b), []).append((edge, off))
+                elif b < a:
+                    between.setdefault((b, a), []).append((edge, -off))
+            for (larger, smaller), found in between.items():
+                chosen = _most_agreeing(np.array([off for _, off in found]))
+                if chosen.sum() < 2 or not (members.get(larger) and members.get(smaller)):
+                    continue
+                self.edges.extend(edge for (edge, _), yes in zip(found, chosen, strict=True) if yes)
+                by = np.mean([off for (_, off), yes in zip(found, chosen, strict=True) if yes], axis=0)
+                for index in members.pop(smaller):
+                    places[index], island[index] = places[index] - by, larger
+                    members[larger].append(index)
+                joined = True
+        return len(self.edges) > before
+
     def _join_islands(self, solution: Solution) -> bool:
         """Compares the small overlaps that were passed over, where only they can join islands; whether any did."""
         before = len(self.edges)
@@ -125,6 +189,47 @@ class Placer:
                 if solution.island[other] != island and pair not in self._tried:
                     self.edges.extend(self._compare(*pair))
         return len(self.edges) > before
+
+    def _doubt_readings(self, solution: Solution) -> bool:
+        """Looks for tiles that the largest island does not hold where the way of the scan leads, if their reading says otherwise; whether any was found."""
+        before = len(self.edges)
+        held = [self._contrast[index] for index, island in solution.island.items() if island == 0]
+        least = LEAST_CONTRAST * float(np.median(held)) if held else math.inf
+        for n, tile in enumerate(self._tiles):
+            if solution.island[tile.index] == 0 or self._contrast[tile.index] < least:
+                continue
+            for place in self._on_the_way(n, solution):
+                if float(np.abs(place - self._places[tile.index].yx_px).max()) < self._wide_px / 2:
+                    continue
+                about = np.round(place / self._wide_px).astype(int)
+                found: list[Edge] = []
+                for other, _ in self._neighbours(place)[:MOST_NEIGHBOURS]:
+                    look = (other, tile.index, int(about[0]), int(about[1]))
+                    if solution.island[other] == 0 and look not in self._looked:
+                        self._looked.add(look)
+                        match = self._compare(other, tile.index, place)
+                        found += (edge for edge in match if edge.match.evidence >= SURE_EVIDENCE)
+                self.edges.extend(found)
+                if found:
+                    break
+        return len(self.edges) > before
+
+    def _on_the_way(self, n: int, solution: Solution) -> list[Array]:
+        """Where the n-th tile is if the stage went evenly past the held tiles around it: between them, from those before on, and to those after."""
+
+        def held(numbers: range) -> list[tuple[float, Array]]:
+            near = [self._tiles[m] for m in numbers if 0 <= m < len(self._tiles)]
+            known = [t for t in near if solution.island[t.index] == 0 and t.sequence == here.sequence]
+            return [(t.pose.t_s, solution.places[t.index].yx_px) for t in known[:2]]
+
+        here = self._tiles[n]
+        before, after = held(range(n - 1, n - 1 - WAY_TILES, -1)), held(range(n + 1, n + 1 + WAY_TILES))
+        places = []
+        for pair in (before[:1] + after[:1], before, after):
+            if len(pair) == 2 and pair[0][0] != pair[1][0]:
+                (t0, p0), (t1, p1) = pair
+                places.append(p0 + (p1 - p0) * ((here.pose.t_s - t0) / (t1 - t0)))
+        return places
 
     # --- matching ---
 
@@ -144,7 +249,11 @@ class Placer:
         return edges
 
     def _compare(
-        self, i: int, j: int, expected: Array | None = None, believed: Array | None = None
+        self,
+        i: int,
+        j: int,
+        expected: Array | None = None,
+        believed: Array | None = None,
     ) -> list[Edge]:
         """The edge between two tiles, if there is one. expected: where the stage has j; believed: where a match has it."""
         self._tried.add((i, j))
@@ -158,10 +267,18 @@ class Placer:
         if _differ(self._motions[i], self._motions[j]):
             a, b = (self._blurred_too(tile, other) for tile, other in ((a, j), (b, i)))
         match = self._search(a, b, stage, None if believed is None else believed - at)
-        if match is None:
+        if match is None or (match.evidence < PLAIN_EVIDENCE and not stands_out(a.grey, b.grey, match)):
             return []
-        self.shading.add(a.grey, b.grey, match.shift)
-        return [Edge(i, j, match)]
+        edge = Edge(i, j, match)
+        told = (
+            stage if believed is None or np.abs(believed - at - match.shift).max() > SAME_PX else match.shift
+        )
+        is_surprise = float(np.abs(match.shift - told).max()) > self._usual_px
+        if not match.ok or (is_surprise and match.evidence < SURPRISING_EVIDENCE):
+            self._doubtful.append(edge)
+            return []
+        self.shading.add(i, j, a.grey, b.grey, match.shift)
+        return [edge]
 
     def _blurred_too(self, tile: Prepared, other: int) -> Prepared:
         """`tile` blurred as `other` is already: then both are alike, and show the same edges in the same places."""
@@ -169,17 +286,24 @@ class Placer:
         return pairwise.prepare(from_linear(light, tile.grey.dtype, self._encoding))
 
     def _search(self, a: Prepared, b: Prepared, expected: Array, believed: Array | None) -> Match | None:
-        """The first good match: near where another one says, near where the stage says, or further around."""
+        """The first good match: just where another one says, near there, near where the stage says, or further around; else the best doubtful one."""
+        if believed is not None:
+            match = refine(a.grey, b.grey, believed)
+            if match is not None and match.ok and np.abs(match.shift - believed).max() < EXACT_PX:
+                return match
         attempts = [(expected, self._wide_px)]
         if self._usual_px < 0.7 * self._wide_px:
             attempts.insert(0, (expected, self._usual_px))
         if believed is not None:
             attempts.insert(0, (believed, NEAR_PX))
+        best: Match | None = None
         for predicted, radius_px in attempts:
             match = pairwise.register(a, b, predicted, radius_px)
             if match is not None and match.ok:
                 return match
-        return None
+            if match is not None and (best is None or match.evidence > best.evidence):
+                best = match
+        return best
 
     @property
     def _usual_px(self) -> float:
@@ -240,6 +364,13 @@ class Placer:
         while self._prepared_bytes > CACHE_BYTES and len(self._prepared) > 1:
             _, oldest = self._prepared.popitem(last=False)
             self._prepared_bytes -= oldest.nbytes
+
+
+def _most_agreeing(told: Array) -> NDArray[np.bool_]:
+    """(n,): which of (n, 2) px are the largest set around one of them, if that is half of them or more; else none."""
+    agree = np.abs(told[:, None] - told[None]).max(axis=2) < AGREE_PX
+    chosen = agree[int(agree.sum(axis=1).argmax())]
+    return np.asarray(chosen & (2 * chosen.sum() >= len(told)), dtype=np.bool_)
 
 
 def _differ(a: MotionVector, b: MotionVector) -> bool:

@@ -1,10 +1,14 @@
-"""How unevenly the field is lit, measured where tiles overlap: the same specimen, seen at two places of the sensor."""
+"""How unevenly the field is lit, and how unlike each other the exposures are, measured where tiles overlap: the same specimen, seen twice."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
 
 from deblurd.frames import Encoding, Pixels
 from deblurd.light import to_linear
@@ -24,12 +28,34 @@ _SIGMA_LOG = 0.3
 
 _GRID = 32
 
+LIGHT_STEP = 0.004
+"""Exposures are evened in steps of so much: under a steady lamp nothing is done at all, and nothing is painted again."""
+
+_LIGHT_SIGMA = 0.05
+"""How much brighter a tile may be expected to be than the mean, in logarithms."""
+
+_BLOCK_SIGMA, _PAIR_SIGMA = 0.02, 0.003
+"""What the ratio of one block, and of a whole overlap, is wrong by."""
+
+_LEAST_PAIR_BLOCKS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pair:
+    """The overlap of tiles i and j: log of the light of i over that of j, what the field's own unevenness has in it per coefficient, and blocks."""
+
+    i: int
+    j: int
+    ratio: float
+    rises: NDArray[np.float64]
+    blocks: int
+
 
 class Shading:
-    """Accumulates block by block; its memory does not grow.
+    """Accumulates block by block, and keeps a few numbers of each overlap.
 
     Model: log light = polynomial of total degree 4 in the place on the sensor, without constant. A block that tile i shows at p_i and
-    tile j at p_j gives one equation: log mean_i - log mean_j = polynomial(p_i) - polynomial(p_j).
+    tile j at p_j gives one equation: log mean_i - log mean_j = polynomial(p_i) - polynomial(p_j). What an overlap as a whole is off by is the exposures'.
     """
 
     def __init__(self, shape: tuple[int, ...], encoding: Encoding) -> None:
@@ -39,22 +65,23 @@ class Shading:
         self._right = np.zeros(len(self._powers))
         self._blocks, self._square = 0, 0.0
         self._encoding: Encoding = encoding
+        self._pairs: list[_Pair] = []
 
     @property
     def is_settled(self) -> bool:
         """Whether enough was seen; from then on `gain` stays what it is."""
         return self._blocks >= SETTLED_BLOCKS
 
-    def add(self, a: Pixels, b: Pixels, shift: NDArray[np.float64]) -> None:
-        """Compares the overlap of two grey tiles (H, W); b lies at `shift` (2,) px from a. Nothing more once it is settled."""
-        if self.is_settled:
-            return
+    def add(self, i: int, j: int, a: Pixels, b: Pixels, shift: NDArray[np.float64]) -> None:
+        """Compares the overlap of two grey tiles (H, W), numbers i and j; b lies at `shift` (2,) px from a."""
         dy, dx = (round(float(d)) for d in shift)
         top, left = max(0, dy), max(0, dx)
         height, width = self._height - abs(dy), self._width - abs(dx)
         rows, columns = height // BLOCK_PX, width // BLOCK_PX
         if rows < 1 or columns < 1:
             return
+        # blocks of whole pixels: means over parts of pixels take twenty times as long
+        height, width = height // rows * rows, width // columns * columns
         of_a = self._means(a[top : top + height, left : left + width], rows, columns)
         of_b = self._means(b[top - dy :, left - dx :][:height, :width], rows, columns)
         # blocks that are nearly black or burnt out do not follow the light
@@ -65,6 +92,10 @@ class Shading:
         yy, xx = (grid[good] for grid in np.meshgrid(y, x, indexing="ij"))
         rises = self._basis(yy, xx) - self._basis(yy - dy, xx - dx)
         ratio = np.log(of_a[good]) - np.log(of_b[good])
+        if len(ratio) >= _LEAST_PAIR_BLOCKS:
+            self._pairs.append(_Pair(i, j, float(np.median(ratio)), rises.mean(axis=0), len(ratio)))
+        if self.is_settled:
+            return
         # blocks that differ for another reason (dirt, a wrong match, light that jumped) have little say
         weight = 1.0 / (1.0 + (ratio / 0.3) ** 2)
         self._normal += (rises * weight[:, None]).T @ rises
@@ -76,15 +107,44 @@ class Shading:
         """(32, 32) float32 factors over the field, of mean 1, that even linear light out; None with too little to go by."""
         if self._blocks < MIN_BLOCKS:
             return None
-        explained = np.linalg.solve(self._normal + 1e-9 * np.eye(len(self._right)), self._right)
-        noise = max((self._square - float(explained @ self._right)) / self._blocks, 1e-6)
-        coefficients = np.linalg.solve(
-            self._normal + noise / _SIGMA_LOG**2 * np.eye(len(self._right)), self._right
-        )
+        coefficients = self._coefficients()
         at = (np.arange(_GRID) + 0.5) / _GRID
         yy, xx = np.meshgrid(at * self._height, at * self._width, indexing="ij")
         gain = np.exp(-(self._basis(yy.ravel(), xx.ravel()) @ coefficients)).reshape(_GRID, _GRID)
         return np.asarray(gain / gain.mean(), dtype=np.float32)
+
+    def lights(self) -> dict[int, float]:
+        """Factors that even the exposures out, in linear light; tiles that need none are left out.
+
+        Least squares over all overlaps, reweighted (Cauchy), drawn to 1.
+        """
+        if not self._pairs:
+            return {}
+        tiles = sorted({n for pair in self._pairs for n in (pair.i, pair.j)})
+        row = {tile: n for n, tile in enumerate(tiles)}
+        i, j = (np.array([row[getattr(pair, end)] for pair in self._pairs]) for end in ("i", "j"))
+        told = np.array([pair.ratio for pair in self._pairs])
+        if self._blocks >= MIN_BLOCKS:
+            told -= np.array([pair.rises for pair in self._pairs]) @ self._coefficients()
+        variance = _BLOCK_SIGMA**2 / np.array([pair.blocks for pair in self._pairs]) + _PAIR_SIGMA**2
+        weight, count = 1 / variance, len(tiles)
+        for _ in range(3):
+            graph = sp.coo_array((weight, (i, j)), shape=(count, count))
+            both = sp.csc_array(graph + graph.T)
+            normal = sp.diags_array(both.sum(axis=0) + _LIGHT_SIGMA**-2) - both
+            right = np.bincount(i, weight * told, count) - np.bincount(j, weight * told, count)
+            light = splu(sp.csc_array(normal)).solve(right)
+            off = light[i] - light[j] - told
+            weight = 1 / (variance * (1 + off**2 / (9 * variance)))
+        steps = np.round((light - np.median(light)) / LIGHT_STEP)
+        return {tile: float(np.exp(-LIGHT_STEP * n)) for tile, n in zip(tiles, steps, strict=True) if n}
+
+    def _coefficients(self) -> NDArray[np.float64]:
+        """Of the polynomial, as far as they are known."""
+        explained = np.linalg.solve(self._normal + 1e-9 * np.eye(len(self._right)), self._right)
+        noise = max((self._square - float(explained @ self._right)) / self._blocks, 1e-6)
+        weak = self._normal + noise / _SIGMA_LOG**2 * np.eye(len(self._right))
+        return np.asarray(np.linalg.solve(weak, self._right), dtype=np.float64)
 
     def _means(self, part: Pixels, rows: int, columns: int) -> NDArray[np.float64]:
         light = to_linear(part, self._encoding)

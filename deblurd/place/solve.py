@@ -20,7 +20,7 @@ from scipy.sparse.linalg import splu
 from deblurd.frames import Place, Tile
 from deblurd.geometry import PixelToStage
 from deblurd.place.pairwise import Edge
-from deblurd.place.stage import Array, Directions, StageDesign, StageModel
+from deblurd.place.stage import SHARED, Array, Directions, StageDesign, StageModel
 
 SCALES_PX = (16.0, 6.0, 2.5, 1.0, 0.0, 0.0, 0.0)
 """What a match may be wrong by, on top of its own uncertainty, in one solve after the other."""
@@ -40,6 +40,7 @@ UNREAD_SIGMA_PX = 100.0
 
 _STAGE_SAMPLES = 4
 _NOISE_SAMPLES = 24
+_TINY = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +68,7 @@ def solve(
     stage_sigma_px: float = 10.0,
     near: Mapping[int, Place] | None = None,
 ) -> Solution:
-    """Places of `tiles` from the matches that are ok; the stage model is pinned at the first tile's pose.
+    """Places of `tiles` from matches that are believed; the stage model is pinned at the first tile's pose.
 
     affine: the configured one. stage_sigma_px: what readings are expected to be wrong by. near: places of an
     earlier solution: what contradicts them is suspected from the start, which takes a third of the time. The places' mean deviation from
@@ -77,7 +78,7 @@ def solve(
         nowhere = StageModel.from_affine(affine, np.zeros(2), stage_sigma_px)
         return Solution({}, affine, nowhere, {}, [], math.nan, frozenset())
     start = StageModel.from_affine(affine, tiles[0].pose.yx_um, stage_sigma_px)
-    system = _System(tiles, [edge for edge in edges if edge.match.ok], start, MATRIX_SIGMA)
+    system = _System(tiles, edges, start, MATRIX_SIGMA)
     system.run(near)
     change = np.linalg.solve(start.matrix, system.stage.matrix) - np.eye(2)
     if np.abs(change).max() > MATRIX_LIMIT:
@@ -120,10 +121,31 @@ class _System:
         sigma_um = np.array([tile.pose.sigma_um for tile in tiles])
         self._pose_sigma_px = np.where(np.isfinite(sigma_um), sigma_um / pixel_um, UNREAD_SIGMA_PX)
         self._design = StageDesign.of(start, poses, direction, times, matrix_sigma)
+        self._columns = self._design.columns
+        self._entries = self._columns.tocoo()
+        self._prior = self._design.prior_rows()
+        self._prior_square = sp.csr_array(self._prior.T @ self._prior)
         self._prior_sigma_px = start.sigma_px
         self.stage = start
         self.places = self._design.base
+        self._at_rows, self._at_columns = self._pattern()
         self.believed = np.ones(len(edges), dtype=bool)
+
+    def _pattern(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns of the normal matrix's entries, but for those of parameters alone, in the order of `_solve_once`."""
+        count, axis = len(self.places), np.arange(2)
+        at = 2 * np.stack([self._i, self._j], axis=1)[:, :, None] + axis
+        shape = (len(self.edges), 2, 2, 2, 2)
+        rows = np.broadcast_to(at[:, :, None, :, None], shape).ravel()
+        columns = np.broadcast_to(at[:, None, :, None, :], shape).ravel()
+        of_tile, of_parameter = (
+            (2 * n[:, None] + axis).ravel() for n in (self._entries.row, count + self._entries.col)
+        )
+        diagonal = np.arange(2 * count)
+        return (
+            np.concatenate([rows, diagonal, of_tile, of_parameter]).astype(np.int64),
+            np.concatenate([columns, diagonal, of_parameter, of_tile]).astype(np.int64),
+        )
 
     def run(self, near: Mapping[int, Place] | None) -> None:
         stage_weight = np.ones(len(self.places))
@@ -166,8 +188,23 @@ class _System:
         From solutions of pure noise (Hutchinson's estimate of the variance).
         """
         rng = np.random.default_rng(0)
-        noise = rng.choice([-1.0, 1.0], (self._jacobian.shape[0], _NOISE_SAMPLES))
-        solved: Array = self._factor.solve(self._jacobian.T @ noise)
+
+        def noise(*shape: int) -> Array:
+            return np.asarray(rng.choice([-1.0, 1.0], (*shape, 2, _NOISE_SAMPLES)))
+
+        count = len(self.places)
+        # of unit variance by a root of the information; that of a match without a say is none
+        root = np.linalg.cholesky(self._information + _TINY * np.eye(2))
+        of_edges = np.einsum("eab,ebs->eas", root, noise(len(self.edges)))
+        of_readings = self._stage_scale[:, None, None] * noise(count)
+        right = np.zeros((sum(self._design.columns.shape), 2, _NOISE_SAMPLES))
+        np.add.at(right, self._j, of_edges)
+        np.add.at(right, self._i, -of_edges)
+        right[:count] += of_readings
+        flat = of_readings.reshape(count, -1)
+        right[count:] = -np.asarray(self._columns.T @ flat).reshape(-1, 2, _NOISE_SAMPLES)
+        right[count:] += np.einsum("ab,acs->bcs", self._prior, noise(len(self._prior)))
+        solved = self._factor.solve(right.reshape(-1, _NOISE_SAMPLES))
         samples = solved[: 2 * len(self.places)].reshape(-1, 2, _NOISE_SAMPLES)
         if self.held.any():
             samples -= samples[self.held].mean(axis=0)
@@ -186,10 +223,13 @@ class _System:
         return np.asarray(np.einsum("ea,eab,eb->e", residual, np.linalg.inv(spread), residual))
 
     def _weigh_stage(self) -> Array:
-        """Fits the readings' noise; returns Huber weights of the readings."""
+        """Fits the readings' noise; returns weights of the readings: 1 up to four standard deviations, hardly anything beyond eight.
+
+        A single wrong one, as of a frame that came late, must not pull the others.
+        """
         off = self.places - self._modelled
-        z = np.hypot(off[:, 0], off[:, 1]) / np.hypot(self.stage.sigma_px, self._pose_sigma_px)
-        weight: Array = np.minimum(1.0, 3.0 / np.maximum(z, 1e-9))
+        z2 = (off**2).sum(axis=1) / (self.stage.sigma_px**2 + self._pose_sigma_px**2)
+        weight = np.asarray(np.minimum(1.0, 16.0 / np.maximum(z2, 1e-9)) ** 2)
         spread = float(((weight[:, None] * off)[self.held] ** 2).sum())
         prior = _STAGE_SAMPLES * self._prior_sigma_px**2
         sigma_px = math.sqrt((prior + spread) / (_STAGE_SAMPLES + 2.0 * float(self.held.sum())))
@@ -198,42 +238,59 @@ class _System:
 
     def _solve_once(self, spread: Array, weight: Array, stage_weight: Array) -> None:
         count, params = self._design.columns.shape
-        blocks: list[sp.csr_array] = []
-        right: list[Array] = []
-        if len(self.edges):
-            # rows of an upper triangular root of the information: of unit variance
-            root = np.linalg.cholesky(np.linalg.inv(spread)).transpose(0, 2, 1)
-            root = root * np.sqrt(weight)[:, None, None]
-            blocks.append(self._edge_rows(root, 2 * (count + params)))
-            right.append(np.einsum("eab,eb->ea", root, self._shift).ravel())
-        scale = np.sqrt(stage_weight) / np.hypot(self.stage.sigma_px, self._pose_sigma_px)
-        columns = sp.csr_array(-scale[:, None] * self._design.columns)
-        blocks.append(_both_axes(sp.csr_array(sp.hstack([sp.diags_array(scale), columns]))))
-        right.append((scale[:, None] * self._design.base).ravel())
-        prior = np.hstack([np.zeros((params, count)), self._design.prior_rows()])
-        blocks.append(_both_axes(sp.csr_array(prior)))
-        right.append(np.zeros(2 * params))
-        jacobian = sp.csr_array(sp.vstack(blocks))
-        self._jacobian = jacobian
-        normal = sp.csc_array(jacobian.T @ jacobian)
-        self._factor = splu(
-            normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        self._stage_scale = np.sqrt(stage_weight) / np.hypot(self.stage.sigma_px, self._pose_sigma_px)
+        right = np.zeros((count + params, 2))
+        # each edge: place of j - place of i = shift, by its information
+        self._information = np.linalg.inv(spread) * weight[:, None, None]
+        told = np.einsum("eab,eb->ea", self._information, self._shift)
+        np.add.at(right, self._j, told)
+        np.add.at(right, self._i, -told)
+        blocks = np.array([[1.0, -1.0], [-1.0, 1.0]])[:, :, None, None] * self._information[:, None, None]
+        # each reading: place - columns @ parameters = base, along both axes
+        square = self._stage_scale**2
+        weighted = sp.csr_array(self._columns * square[:, None])
+        right[:count] += square[:, None] * self._design.base
+        right[count:] -= weighted.T @ self._design.base
+        crossed = np.repeat(-self._entries.data * square[self._entries.row], 2)
+        alone = sp.coo_array(self._columns.T @ weighted + self._prior_square)
+        at_rows, at_columns = (
+            (2 * (count + n[:, None]) + np.arange(2)).ravel() for n in (alone.row, alone.col)
         )
-        solved = self._factor.solve(jacobian.T @ np.concatenate(right)).reshape(-1, 2)
+        values = [blocks.ravel(), np.repeat(square, 2), crossed, crossed, np.repeat(alone.data, 2)]
+        at = (
+            np.concatenate([self._at_rows, at_rows]),
+            np.concatenate([self._at_columns, at_columns]),
+        )
+        normal = sp.csc_array((np.concatenate(values), at), shape=(2 * (count + params),) * 2)
+        self._factor = _Factor(normal, slice(2 * count, 2 * (count + SHARED)))
+        solved = self._factor.solve(right.ravel()).reshape(-1, 2)
         self.places, self._parameters = solved[:count], solved[count:]
-        self._modelled = self._design.base + self._design.columns @ self._parameters
-
-    def _edge_rows(self, root: Array, width: int) -> sp.csr_array:
-        """Two rows for each edge: root @ (place of j - place of i)."""
-        row = np.repeat(np.arange(2 * len(root)).reshape(-1, 2, 1), 2, axis=2)
-        axis = np.arange(2)[None, None, :]
-        at_j, at_i = (np.broadcast_to(2 * n[:, None, None] + axis, root.shape) for n in (self._j, self._i))
-        values = np.concatenate([root.ravel(), -root.ravel()])
-        columns = np.concatenate([at_j.ravel(), at_i.ravel()])
-        rows = np.concatenate([row.ravel(), row.ravel()])
-        return sp.csr_array((values, (rows, columns)), shape=(2 * len(root), width))
+        self._modelled = self._design.base + self._columns @ self._parameters
 
 
-def _both_axes(rows: sp.csr_array) -> sp.csr_array:
-    """Rows for places along one axis, as rows for both axes in turn."""
-    return sp.csr_array(sp.kron(rows, sp.eye_array(2)))
+class _Factor:
+    """A factored sparse matrix, symmetric and positive definite, but for few rows that are full: those would fill all others, and are solved for after them
+    (Schur's complement). full: which."""
+
+    def __init__(self, matrix: sp.csc_array, full: slice) -> None:
+        among = np.arange(matrix.shape[0])
+        self._full = among[full]
+        self._sparse = np.delete(among, full)
+        self._border = matrix[:, self._full][self._sparse].toarray()
+        self._inner = splu(
+            matrix[:, self._sparse][self._sparse].tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        self._filled = self._inner.solve(self._border)
+        corner = matrix[:, self._full][self._full].toarray()
+        self._complement = corner - self._border.T @ self._filled
+
+    def solve(self, right: Array) -> Array:
+        """x, like `right` (n,) or (n, m), for which the matrix times x is `right`."""
+        found = np.empty_like(right)
+        inner = self._inner.solve(right[self._sparse])
+        found[self._full] = np.linalg.solve(self._complement, right[self._full] - self._border.T @ inner)
+        found[self._sparse] = inner - self._filled @ found[self._full]
+        return found

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from deblurd.frames import Tile
@@ -22,6 +23,9 @@ MOVING_PX = 1.0
 STEP_PX = 20.0
 """The same for the way from one tile to the next; less is noise."""
 
+SHARED = 4
+"""Parameters that every tile depends on: those of the matrix and the lag. The drift's are local."""
+
 LAG_SIGMA_PX = 20.0
 """Expected shift of readings by the direction of driving."""
 
@@ -36,21 +40,28 @@ class Directions:
     """
 
     def __init__(self, affine: PixelToStage) -> None:
-        self._matrix, self._pixel_um = affine.matrix, affine.pixel_size_um
-        self._signs = np.zeros(2)
-        self._before: Array | None = None
+        # plain numbers: this is asked for every tile of every solve
+        self._matrix, self._pixel_um = affine.matrix.tolist(), affine.pixel_size_um
+        self._signs = [0.0, 0.0]
+        self._before: tuple[float, float] | None = None
 
     def next(self, tile: Tile) -> Array:
         """(2,) of -1, 0, 1 for the axes (y, x)."""
-        travel, threshold = np.zeros(2), MOVING_PX * self._pixel_um
+        travel, threshold = (0.0, 0.0), MOVING_PX * self._pixel_um
         if tile.motion.is_known:
             # the image runs against the stage
-            travel = -self._matrix @ np.array([tile.motion.dy, tile.motion.dx])
-        if np.abs(travel).max() < threshold and self._before is not None:
-            travel, threshold = tile.pose.yx_um - self._before, STEP_PX * self._pixel_um
-        self._signs = np.where(np.abs(travel) >= threshold, np.sign(travel), self._signs)
-        self._before = tile.pose.yx_um
-        return self._signs
+            (yy, yx), (xy, xx) = self._matrix
+            dy, dx = tile.motion.dy, tile.motion.dx
+            travel = -(yy * dy + yx * dx), -(xy * dy + xx * dx)
+        here = (tile.pose.y_um, tile.pose.x_um)
+        if max(abs(travel[0]), abs(travel[1])) < threshold and self._before is not None:
+            travel = here[0] - self._before[0], here[1] - self._before[1]
+            threshold = STEP_PX * self._pixel_um
+        for n, way in enumerate(travel):
+            if abs(way) >= threshold:
+                self._signs[n] = math.copysign(1.0, way)
+        self._before = here
+        return np.array(self._signs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +102,7 @@ class StageModel:
 class StageDesign:
     """A stage model as a linear function of its parameters: ``places = base + columns @ parameters``.
 
-    base: (n, 2) by the configured affine. columns: (n, p), the same for both axes of the camera. Parameters (p, 2): the change
+    base: (n, 2) by the configured affine. columns: (n, p), sparse, the same for both axes of the camera. Parameters (p, 2): the change
     of the matrix per `reach_um`, the lag, and the drift at all knots but the first, which stays 0.
     prior_sigma: (p,) px, how far each may be from 0; for the drift, from the knot before.
     """
@@ -100,7 +111,7 @@ class StageDesign:
     reach_um: float
     knots_s: Array
     base: Array
-    columns: Array
+    columns: sp.csr_array
     prior_sigma: Array
 
     @classmethod
@@ -113,13 +124,9 @@ class StageDesign:
         knots_s = np.quantile(t_s, np.linspace(0, 1, intervals + 1))
         # equal times would make a knot that no tile can move
         knots_s = np.unique(knots_s)
-        hats = np.eye(len(knots_s))[:, 1:]
-        drift = (
-            np.stack([np.interp(t_s, knots_s, hat) for hat in hats.T], axis=1)
-            if hats.size
-            else np.empty((len(t_s), 0))
-        )
-        columns = np.hstack([(poses_um - start.origin_um) / reach_um, direction, drift])
+        drift = _hats(t_s, knots_s)
+        shared = sp.csr_array(np.hstack([(poses_um - start.origin_um) / reach_um, direction]))
+        columns = sp.csr_array(sp.hstack([shared, drift]))
         scale_px = math.sqrt(abs(np.linalg.det(start.matrix)))
         prior = (
             [matrix_sigma * scale_px * reach_um] * 2 + [LAG_SIGMA_PX] * 2 + [DRIFT_SIGMA_PX] * drift.shape[1]
@@ -146,3 +153,15 @@ class StageDesign:
             drift,
             sigma_px,
         )
+
+
+def _hats(t_s: Array, knots_s: Array) -> sp.csr_array:
+    """(n, k - 1): weights of all knots but the first in what is linear between k knots, at times (n,)."""
+    shape = (len(t_s), len(knots_s))
+    if len(knots_s) < 2:
+        return sp.csr_array((len(t_s), 0))
+    before = np.clip(np.searchsorted(knots_s, t_s, side="right") - 1, 0, len(knots_s) - 2)
+    along = np.clip((t_s - knots_s[before]) / (knots_s[before + 1] - knots_s[before]), 0.0, 1.0)
+    rows = np.arange(len(t_s))
+    at = np.concatenate([rows, rows]), np.concatenate([before, before + 1])
+    return sp.csr_array(sp.coo_array((np.concatenate([1.0 - along, along]), at), shape=shape))[:, 1:]

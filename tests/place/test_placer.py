@@ -70,6 +70,25 @@ def test_places_are_exact(scan_of: Callable[[ScanSet], Scan], scan_set: ScanSet)
     assert np.mean(sigma < 0.1) >= 0.7
 
 
+@pytest.mark.parametrize("stray_px", [68.0, 140.0])
+@pytest.mark.parametrize("stage_sigma_px", [2.0, 10.0])
+def test_readings_that_are_wrong_altogether_misplace_no_tile(
+    scan_of: Callable[[ScanSet], Scan], stray_px: float, stage_sigma_px: float
+) -> None:
+    base = SMALL.but(rows=6, columns=8, tile_px=256, color=False, stage_sigma_px=stage_sigma_px)
+    scan = scan_of(base.but(stray=0.15, stray_px=stray_px))
+    wrong = sum(
+        np.hypot(*(a.pose.yx_um - b.pose.yx_um)) > 1
+        for a, b in zip(scan.tiles, scan_of(base).tiles, strict=True)
+    )
+    assert wrong >= 5
+    _, solution = placed(scan, solve_every=12)
+    assert not solution.weak
+    assert set(solution.island.values()) == {0}
+    assert scan.errors_px(places(solution)).max() < 0.3
+    assert solution.stage.sigma_px < 2 * stage_sigma_px
+
+
 def test_sparse_fluorescence(scan_of: Callable[[ScanSet], Scan]) -> None:
     scan = scan_of(SMALL.but(picture="fluorescence", dtype="uint16", color=False, tile_px=512, rows=3))
     _, solution = placed(scan)
@@ -86,6 +105,28 @@ def test_blank_tiles_follow_the_stage(scan_of: Callable[[ScanSet], Scan]) -> Non
     assert errors.max() < 0.3
     assert scan.errors_px(places(solution)).max() < 15.0
     assert min(solution.places[n].sigma_px for n in solution.weak) > 1.0
+
+
+def test_what_two_neighbours_say_of_a_nearly_empty_tile_is_believed(
+    scan_of: Callable[[ScanSet], Scan],
+) -> None:
+    """Details of a grey level or two below noise of three: no match is sure by itself, but most agree."""
+    scan = scan_of(SMALL.but(blank=0.6, trace=0.02, tile_px=512, rows=4, columns=4))
+    _, solution = placed(scan)
+    assert len(solution.weak) <= 2
+    errors = scan.errors_px(places(solution), held(solution))
+    # the stage alone is off by ten
+    assert errors.max() < 2.5
+    sigma = np.array([solution.places[n].sigma_px for n in range(len(scan.tiles))])
+    assert scan.errors_px(places(solution), sigma < 0.1).max() < 0.3
+
+
+def test_accidents_do_not_agree(scan_of: Callable[[ScanSet], Scan]) -> None:
+    scan = scan_of(SMALL.but(blank=0.6, tile_px=512, rows=4, columns=4))
+    placer, solution = placed(scan)
+    # with nothing on the slide the stage alone says where they are
+    assert len(solution.weak) >= 8
+    assert all(edge.match.ok for edge in placer.edges)
 
 
 def test_first_places_are_already_good(scan_of: Callable[[ScanSet], Scan]) -> None:
@@ -203,3 +244,27 @@ def test_a_repeated_pattern_is_placed_by_the_stage() -> None:
         placer.add(Tile(n, 0, n, pose, MotionVector(0.0, 0.0), 5.0, (256, 256), ""), tiles[n])
     off = places(placer.solve()) - np.array(corners)
     assert np.ptp(off, axis=0).max() < 1.0
+
+
+def test_bare_glass_matches_nothing_and_follows_the_stage() -> None:
+    """Light that falls off to the corners is alike in all tiles; believed, it laid a whole scan of glass into one place."""
+    rng = np.random.default_rng(1)
+    rows, columns, side, step = 4, 9, 256, (205.0, 40.0)
+    y, x = np.mgrid[:side, :side] / (side / 2) - 1.0
+    lamp = 240.0 * np.cos(np.arctan(np.hypot(y, x) / 2)) ** 4
+    pixels: list[Pixels] = [
+        np.clip(lamp + rng.normal(0, 2, lamp.shape), 0, 255).astype(np.uint8) for _ in range(rows * columns)
+    ]
+    truth = np.array([(row * step[0], column * step[1]) for row in range(rows) for column in range(columns)])
+    placer = Placer(PixelToStage.from_scale(0.5), (side, side), 0.2, pixels.__getitem__)
+    for number, (picture, at) in enumerate(zip(pixels, truth, strict=True)):
+        y_um, x_um = 0.5 * at + rng.normal(0, 0.1, 2)
+        pose = Pose(0.1 * number, float(y_um), float(x_um), sigma_um=0.1)
+        placer.add(
+            Tile(number, 0, number, pose, MotionVector(0.0, 3.0), 5.0, picture.shape, "2026-01-01T00:00:00Z"),
+            picture,
+        )
+    solution = placer.solve()
+    assert len(solution.weak) == rows * columns
+    off = places(solution) - truth
+    assert np.abs(off - off.mean(axis=0)).max() < 2.0

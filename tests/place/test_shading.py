@@ -24,7 +24,7 @@ def measured(scan: Scan) -> Shading:
         for i in range(j):
             shift = scan.truth[j] - scan.truth[i]
             if np.prod(np.maximum(0, size - np.abs(shift))) > 0.1 * size**2:
-                shading.add(grey[i], grey[j], shift)
+                shading.add(i, j, grey[i], grey[j], shift)
     return shading
 
 
@@ -53,10 +53,10 @@ def test_too_little_evidence_gives_nothing() -> None:
     shading = Shading((128, 128), "srgb")
     assert shading.gain() is None
     grey = np.full((128, 128), 100, np.uint8)
-    shading.add(grey, grey, np.array([0.0, 64.0]))
+    shading.add(0, 1, grey, grey, np.array([0.0, 64.0]))
     assert shading.gain() is None
-    shading.add(grey, grey, np.array([0.0, 120.0]))
-    shading.add(grey, grey, np.array([500.0, 0.0]))
+    shading.add(0, 1, grey, grey, np.array([0.0, 120.0]))
+    shading.add(0, 1, grey, grey, np.array([500.0, 0.0]))
 
 
 def test_dark_and_burnt_out_blocks_have_no_say() -> None:
@@ -64,5 +64,39 @@ def test_dark_and_burnt_out_blocks_have_no_say() -> None:
     for level in (0, 1, 255):
         grey = np.full((512, 512), level, np.uint8)
         for _ in range(20):
-            shading.add(grey, grey, np.array([0.0, 200.0]))
+            shading.add(0, 1, grey, grey, np.array([0.0, 200.0]))
     assert shading.gain() is None
+
+
+@pytest.mark.parametrize(("dtype", "color"), [("uint8", True), ("uint16", False)])
+def test_exposures_that_differ_are_evened_out(
+    scan_of: Callable[[ScanSet], Scan], dtype: str, color: bool
+) -> None:
+    scan = scan_of(SMALL.but(flicker=0.04, dtype=dtype, color=color))
+    lights = measured(scan).lights()
+    evened = np.log([scan.lights[n] * lights.get(n, 1.0) for n in range(len(scan.tiles))])
+    # light that falls off across the field and exposures that grow from tile to tile look the same
+    plane = np.column_stack([np.ones(len(evened)), scan.truth])
+    rest = evened - plane @ np.linalg.lstsq(plane, evened)[0]
+    assert scan.lights.std() > 0.03
+    assert rest.std() < 0.004
+    assert evened.std() < 0.02
+
+
+def test_a_steady_lamp_is_left_alone(scan_of: Callable[[ScanSet], Scan]) -> None:
+    lights = measured(scan_of(SMALL)).lights()
+    assert len(lights) <= 4
+    assert all(abs(np.log(light)) < 0.006 for light in lights.values())
+
+
+def test_lights_of_nothing_are_none() -> None:
+    assert Shading((128, 128), "srgb").lights() == {}
+
+
+def test_a_wrong_overlap_hardly_shows(scan_of: Callable[[ScanSet], Scan]) -> None:
+    scan = scan_of(SMALL)
+    shading = measured(scan)
+    grey = [prepare(pixels).grey for pixels in scan.pixels]
+    dark = (grey[5] * 0.6).astype(np.uint8)
+    shading.add(5, 6, dark, grey[6], scan.truth[6] - scan.truth[5])
+    assert all(abs(np.log(light)) < 0.03 for light in shading.lights().values())
