@@ -6,18 +6,39 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from deblurd.acquire.isolated import IsolatedMicroscope
+from deblurd.acquire.losses import Losses
 from deblurd.acquire.microscope import Microscope
 from deblurd.acquire.mmcore import MMCoreMicroscope
+from deblurd.acquire.studio import StudioMicroscope, attach
 from deblurd.settings import Settings, SimulatorSettings
+
+CORE_TIMEOUT_S = 5.0
+"""After so long Micro-Manager's core gives up waiting for a device by itself."""
 
 
 def open_microscope(settings: Settings) -> Microscope:
     """The microscope of the configuration, ready to stream.
 
-    Raises NoInputError, ConfigError or MicroscopeError.
+    Raises NoInputError, DataError, ConfigError or MicroscopeError.
     """
     s = settings.microscope
-    options: dict[str, Any] = {
+    if s.backend == "simulator":
+        return _open_simulator(settings, _options(settings))
+    if s.backend == "replay":
+        # by name, as the simulator: it reads slides, which nothing in this room knows of
+        replay: Microscope = importlib.import_module("deblurd.replay.microscope").open_replay(settings)
+        return replay
+    if s.backend == "studio":
+        return IsolatedMicroscope(_open_studio, settings, patience_s=s.hang_s + CORE_TIMEOUT_S, waits=True)
+    if s.isolated:
+        return IsolatedMicroscope(_open_mmcore, settings, patience_s=s.hang_s + CORE_TIMEOUT_S)
+    return _open_mmcore(settings, Losses(), again=False)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    s = settings.microscope
+    return {
         "exposure_ms": s.exposure_ms,
         "pixel_size_um": s.pixel_size_um,
         "rotation_deg": s.rotation_deg,
@@ -26,9 +47,21 @@ def open_microscope(settings: Settings) -> Microscope:
         "latency_ms": s.latency_ms,
         "hang_s": s.hang_s,
     }
-    if s.config_file is not None and s.backend == "mmcore":
-        return MMCoreMicroscope.from_config(s.config_file, s.adapter_path, buffer_mb=s.buffer_mb, **options)
-    return _open_simulator(settings, options)
+
+
+def _open_mmcore(settings: Settings, losses: Losses, again: bool) -> Microscope:
+    s = settings.microscope
+    assert s.config_file is not None  # the configuration sees to it
+    return MMCoreMicroscope.from_config(
+        s.config_file, s.adapter_path, buffer_mb=s.buffer_mb, losses=losses, **_options(settings)
+    )
+
+
+def _open_studio(settings: Settings, losses: Losses, again: bool) -> Microscope:
+    s = settings.microscope
+    core = attach(s.studio_port, s.hang_s)
+    drives = settings.scan.mode != "watch"
+    return StudioMicroscope(core, drives=drives, ours=again, losses=losses, **_options(settings))
 
 
 def _open_simulator(settings: Settings, options: dict[str, Any]) -> Microscope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from datetime import datetime
 from statistics import median, pvariance
+from time import perf_counter
 
 from deblurd.acquire.losses import Losses
 
@@ -27,11 +28,13 @@ def received_s(stamp: str | None, popped_s: float, empty_s: float) -> float:
     """
     if stamp is None:
         return popped_s
+    # both clocks at once: on a busy machine it may be long since popped_s was read
+    now_s, now = perf_counter(), datetime.now()
     try:
-        waited_s = (datetime.now() - datetime.fromisoformat(stamp)).total_seconds()
+        arrived_s = now_s - (now - datetime.fromisoformat(stamp)).total_seconds()
     except (ValueError, TypeError):  # not a time, or one with a zone
         return popped_s
-    return popped_s - waited_s if 0 <= waited_s <= popped_s - empty_s else popped_s
+    return arrived_s if empty_s <= arrived_s <= popped_s else popped_s
 
 
 class Watch:

@@ -11,7 +11,9 @@ from typing import Final, Literal
 
 log = logging.getLogger(__name__)
 
-Cause = Literal["camera", "hang", "buffer", "shape", "suspected", "queue", "disk"]
+Cause = Literal[
+    "camera", "hang", "buffer", "shape", "suspected", "process", "live", "objective", "queue", "disk"
+]
 
 EXPLANATIONS: Final[dict[Cause, str]] = {
     "camera": "the camera stopped by itself and was started again",
@@ -20,6 +22,9 @@ EXPLANATIONS: Final[dict[Cause, str]] = {
     "shape": "frames had another shape or pixel type than at the start",
     "suspected": "the pause before a frame was longer than 1.5 frame periods though no number is missing; "
     "the camera's driver may have left exposures out",
+    "process": "the process that holds the microscope was gone, and was started again",
+    "live": "Micro-Manager's live view showed frames for too short a time to see them",
+    "objective": "another objective was in place than at the start",
     "queue": "frames could not be handed on in time",
     "disk": "frames could not be written",
 }

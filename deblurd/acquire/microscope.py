@@ -18,7 +18,8 @@ class MicroscopeInfo:
 
     shape: (H, W) or (H, W, 3) of every frame. dtype: "uint8" or "uint16". encoding: what its values mean. affine: camera
     pixels to stage micrometres. latency_ms: from the end of an exposure to the frame's arrival, mean; None where unknown.
-    objective: label of the pixel-size preset, "" if there is none. versions: of the core and of its device interface.
+    objective: label of the pixel-size preset, "" if there is none. versions: of the core and of its device interface. devices: all cameras and
+    stages that are there, for people.
     """
 
     camera: str
@@ -31,6 +32,7 @@ class MicroscopeInfo:
     affine: PixelToStage
     objective: str
     versions: str
+    devices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest: plain JSON types."""
@@ -49,6 +51,12 @@ class MicroscopeInfo:
         }
 
 
+class OtherObjective(str):
+    """Why no frames come: another objective is in place than at the start, and tiles of two scales make no mosaic."""
+
+    __slots__ = ()
+
+
 class Microscope(Protocol):
     """A camera that streams and a stage that moves. Every method but `frames` returns as fast as the device answers."""
 
@@ -63,6 +71,10 @@ class Microscope(Protocol):
     def losses(self) -> Losses: ...
 
     @property
+    def trouble(self) -> str | None:
+        """Why no frames come at the moment, and what to do, in a sentence; None where they come, or nobody knows why not."""
+
+    @property
     def simulation(self) -> Any:
         """The simulator's truth, for scoring; None on a real microscope."""
 
@@ -73,7 +85,8 @@ class Microscope(Protocol):
         """Starts the camera and yields every frame in order until `stop` is set, then what is still buffered.
 
         After a loss that can be mended the camera is started again, and `Frame.sequence` goes up by one. Raises MicroscopeError
-        when the camera cannot be brought back, or its frames have changed their shape for good.
+        when the camera cannot be brought back, or its frames have changed their shape for good. While it waits it calls `health.beat`:
+        a thread that does not is taken for stuck, and a service is started again.
         """
 
     def stop(self) -> None:
@@ -88,11 +101,17 @@ class Microscope(Protocol):
     def focus_to_um(self, z_um: float) -> None:
         """Moves the focus drive, and returns when it is there. Raises MicroscopeError, also without one."""
 
+    def autofocus_um(self) -> float:
+        """Has Micro-Manager's autofocus device focus; returns the height where it is sharp. Raises MicroscopeError, also without one."""
+
     def move_to_um(self, y_um: float, x_um: float) -> None:
         """Starts an absolute move. Raises MicroscopeError."""
 
     def set_speed_um_s(self, speed_um_s: float) -> None:
         """Speed of the moves that follow. Raises MicroscopeError where the stage has no such property."""
+
+    def set_exposure_ms(self, exposure_ms: float) -> None:
+        """Exposure of the frames that follow, of a sequence of their own. Raises MicroscopeError."""
 
     def is_moving(self) -> bool: ...
 

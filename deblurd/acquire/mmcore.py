@@ -5,19 +5,26 @@ from __future__ import annotations
 import math
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pymmcore_plus import CMMCorePlus, find_micromanager
+from pymmcore_plus import CMMCorePlus, DeviceType, find_micromanager
 
+from deblurd.acquire.adapters import find_adapters
 from deblurd.acquire.coretalk import ask, first_line
+from deblurd.acquire.live import LiveView
 from deblurd.acquire.losses import Losses
-from deblurd.acquire.microscope import MicroscopeInfo
+from deblurd.acquire.microscope import MicroscopeInfo, OtherObjective
 from deblurd.acquire.pixelsize import pixel_to_stage
 from deblurd.acquire.stream import CameraStream
 from deblurd.errors import ConfigError, MicroscopeError, NoInputError
 from deblurd.frames import Encoding, Frame
+
+_OBJECTIVE_S = 0.25
+OBJECTIVE_PATIENCE_S = 60.0
+"""So long another objective may be in place before the scan ends."""
 
 _SPEEDS: Final[dict[str, float]] = {"Speed_um_s": 1.0, "Velocity": 1e-3, "Speed-S": 1e-3}
 """Names of speed properties that do not tell their unit, and what 1 um/s is in it. Velocity: DemoCamera's um/ms."""
@@ -31,7 +38,8 @@ class MMCoreMicroscope:
     """A `Microscope` on a core whose devices are loaded and have their roles.
 
     exposure_ms: set on the camera; the core's own if None. pixel_size_um, rotation_deg, mirrored: in place of what the core says.
-    latency_ms: see `MicroscopeInfo`. hang_s: a camera that is silent for longer is started again. simulation: kept for scoring.
+    latency_ms: see `MicroscopeInfo`. hang_s: a camera that is silent for longer is started again. simulation: kept for scoring. losses: counts
+    what is lost.
     Raises ConfigError where the pixel size is unknown or contradicts itself, MicroscopeError where a device is missing or does not answer.
     """
 
@@ -47,9 +55,11 @@ class MMCoreMicroscope:
         latency_ms: float | None = None,
         hang_s: float = 5.0,
         simulation: Any = None,
+        losses: Losses | None = None,
     ) -> None:
         self._core, self.simulation = core, simulation
-        self.losses = Losses()
+        self.losses = losses or Losses()
+        self._objective_trouble: OtherObjective | None = None
         stage = core.getXYStageDevice()
         if not core.getCameraDevice():
             raise MicroscopeError(
@@ -64,7 +74,7 @@ class MMCoreMicroscope:
         if exposure_ms is not None:
             ask(core.setExposure, exposure_ms)
         affine = pixel_to_stage(core, pixel_size_um, rotation_deg, mirrored)
-        self._stream = CameraStream(core, self.losses, hang_s)
+        self._stream = self._make_stream(hang_s)
         self.info = MicroscopeInfo(
             camera=self._stream.camera,
             stage=stage,
@@ -76,6 +86,7 @@ class MMCoreMicroscope:
             affine=affine,
             objective=core.getCurrentPixelSizeConfig(),
             versions=f"{core.getVersionInfo()}; {core.getAPIVersionInfo()}",
+            devices=self._devices(),
         )
         self.position_um()
 
@@ -88,10 +99,11 @@ class MMCoreMicroscope:
         Raises also NoInputError where the file is missing, ConfigError where it is broken, and MicroscopeError where an adapter
         or a device that it names is not there.
         """
-        adapters = adapter_path or _installed_adapters()
+        file = _find(path, adapter_path or find_micromanager())
+        adapters = find_adapters(adapter_path)
         core = CMMCorePlus()
-        core.setDeviceAdapterSearchPaths([str(adapters)] if adapters else [])
-        _load(core, _find(path, adapters), adapters)
+        core.setDeviceAdapterSearchPaths([str(adapters)])
+        _load(core, file, adapters)
         core.setCircularBufferMemoryFootprint(buffer_mb)
         try:
             return cls(core, **options)
@@ -103,16 +115,63 @@ class MMCoreMicroscope:
     def name(self) -> str:
         return f"{self.info.camera} and {self.info.stage}"
 
+    @property
+    def trouble(self) -> str | None:
+        return self._objective_trouble
+
+    def _devices(self) -> tuple[str, ...]:
+        kinds = {
+            "camera": DeviceType.CameraDevice,
+            "XY stage": DeviceType.XYStageDevice,
+            "focus drive": DeviceType.StageDevice,
+        }
+        return tuple(
+            f"{kind} {label}"
+            for kind, number in kinds.items()
+            for label in self._core.getLoadedDevicesOfType(number)
+        )
+
+    def _make_stream(self, hang_s: float) -> CameraStream | LiveView:
+        return CameraStream(self._core, self.losses, hang_s)
+
     # --- the camera ---
 
     def start(self) -> None:
         self._stream.start()
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        return self._stream.frames(stop)
+        """As the protocol says; frames through another objective than at the start are left out, and a minute of them raises MicroscopeError."""
+        looked_s, left_out, since_s = time.perf_counter(), 0, math.inf
+        for frame in self._stream.frames(stop):
+            now_s = time.perf_counter()
+            if now_s - looked_s > _OBJECTIVE_S:
+                looked_s = now_s
+                self._objective_trouble = self._other_objective()
+            if self._objective_trouble is not None:
+                left_out, since_s = left_out + 1, min(since_s, now_s)
+                if now_s - since_s > OBJECTIVE_PATIENCE_S:
+                    raise MicroscopeError(self._objective_trouble)
+                continue
+            if left_out:
+                self.losses.add("objective", left_out, f"for {now_s - since_s:.1f} s")
+                left_out, since_s = 0, math.inf
+            yield frame
+
+    def _other_objective(self) -> OtherObjective | None:
+        """A sentence where another pixel size is in place than at the start."""
+        now = str(ask(self._core.getCurrentPixelSizeConfig))
+        if now == self.info.objective:
+            return None
+        return OtherObjective(
+            f"the objective was {self.info.objective or 'one without a name'} and is {now or 'another one'} now, and tiles of two scales make "
+            "no mosaic: put the first one back to go on, or start again"
+        )
 
     def stop(self) -> None:
         self._stream.stop()
+
+    def set_exposure_ms(self, exposure_ms: float) -> None:
+        self._stream.set_exposure_ms(exposure_ms)
 
     def close(self) -> None:
         self._stream.stop()
@@ -141,6 +200,16 @@ class MMCoreMicroscope:
             )
         ask(self._core.setPosition, z_um)
         ask(self._core.waitForDevice, focus)
+
+    def autofocus_um(self) -> float:
+        if not self._core.getAutoFocusDevice():
+            raise MicroscopeError(
+                "the slide was not focused, because the .cfg gives no device the role of autofocus: choose one in Micro-Manager, or give "
+                "scan.focus_points_um"
+            )
+        ask(self._core.fullFocus)
+        z_um = self.z_um()
+        return 0.0 if z_um is None else z_um
 
     def move_to_um(self, y_um: float, x_um: float) -> None:
         if not (math.isfinite(y_um) and math.isfinite(x_um)):
@@ -180,14 +249,9 @@ def _speed_unit(name: str) -> float | None:
     return 1e-3 if match[2].lower() == "mm" else 1.0
 
 
-def _installed_adapters() -> Path | None:
-    found = find_micromanager()
-    return Path(found) if found else None
-
-
-def _find(path: Path, adapters: Path | None) -> Path:
+def _find(path: Path, adapters: Path | str | None) -> Path:
     """The .cfg as it stands, or beside the adapters, where Micro-Manager keeps its own."""
-    beside = [adapters / path] if adapters else []
+    beside = [Path(adapters) / path] if adapters else []
     for candidate in (path.expanduser(), *beside):
         if candidate.is_file():
             return candidate
@@ -197,15 +261,14 @@ def _find(path: Path, adapters: Path | None) -> Path:
     )
 
 
-def _load(core: CMMCorePlus, path: Path, adapters: Path | None) -> None:
+def _load(core: CMMCorePlus, path: Path, adapters: Path) -> None:
     try:
         core.loadSystemConfiguration(str(path))
     except (RuntimeError, OSError, ValueError) as err:
         missing = _ADAPTER_MISSING.search(str(err))
         if missing is not None:
             raise MicroscopeError(
-                f"{path} cannot be loaded, because the device adapter {missing[1]} does not load from "
-                f"{adapters or 'anywhere (no Micro-Manager was found)'}: install it there, or set microscope.adapter_path to the folder "
+                f"{path} cannot be loaded, because the device adapter {missing[1]} does not load from {adapters}: install it there, or set microscope.adapter_path to the folder "
                 "that has it"
             ) from err
         line, _, reason = str(err).strip().partition("\n")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymmcore_plus import CMMCorePlus
 
+from deblurd import health
 from deblurd.acquire.arrival import Watch, received_s
 from deblurd.acquire.coretalk import ask, first_line
 from deblurd.acquire.losses import Cause, Losses
@@ -39,6 +40,15 @@ def to_pixels(image: NDArray[Any], components: int) -> Pixels:
     return np.ascontiguousarray(image)
 
 
+def check_pixels(sample: Pixels, camera: str) -> None:
+    """Raises ConfigError unless they are uint8 or uint16, mono or RGB."""
+    if sample.dtype.name not in ("uint8", "uint16") or not (sample.ndim == 2 or sample.shape[2:] == (3,)):
+        raise ConfigError(
+            f"{camera} gives {_words(sample)}, which deblurd cannot use: set its pixel type to 8 or 16 bits, "
+            "mono or RGB, in the .cfg"
+        )
+
+
 class CameraStream:
     """The frames of the core's camera.
 
@@ -52,14 +62,12 @@ class CameraStream:
         self.exposure_ms = float(ask(core.getExposure))
         self._components = int(ask(core.getNumberOfComponents))
         sample = self._sample()
+        check_pixels(sample, self.camera)
         self.shape, self.dtype = sample.shape, sample.dtype.name
-        if self.dtype not in ("uint8", "uint16") or not (sample.ndim == 2 or self.shape[2:] == (3,)):
-            raise ConfigError(
-                f"{self.camera} gives {_words(sample)}, which deblurd cannot use: set its pixel type to 8 or 16 bits, "
-                "mono or RGB, in the .cfg"
-            )
         self._sequence = -1
         self._wanted = False
+        self._asked_ms: float | None = None
+        self._exposure_is_set = threading.Event()
 
     def start(self) -> None:
         """Starts a sequence, unless one is wanted already. Frames that were not taken out before are gone."""
@@ -71,6 +79,25 @@ class CameraStream:
         """Stops the camera; `frames` yields what is in the buffer, and ends."""
         self._wanted = False
         self._halt()
+
+    def set_exposure_ms(self, exposure_ms: float) -> None:
+        """Exposure of the frames that follow; while `frames` runs the camera is stopped for it and started again, since many can do it only at rest.
+
+        Raises MicroscopeError where the camera refuses it.
+        """
+        if not self._wanted:
+            self._set_exposure(exposure_ms)
+            return
+        self._exposure_is_set.clear()
+        self._asked_ms = exposure_ms
+        if not self._exposure_is_set.wait(self._hang_s + 2 * self.exposure_ms / 1000):
+            raise MicroscopeError(
+                f"{self.camera} did not take an exposure of {exposure_ms:g} ms in time: check that it answers, then start again"
+            )
+
+    def _set_exposure(self, exposure_ms: float) -> None:
+        ask(self._core.setExposure, exposure_ms)
+        self.exposure_ms = float(ask(self._core.getExposure))
 
     def _begin(self) -> None:
         # the camera stops when the buffer is full, and what is in it stays: a continuous sequence would clear it
@@ -107,12 +134,17 @@ class CameraStream:
             if stop.is_set() or not self._wanted:
                 self._wanted = False
                 return
+            if self._asked_ms is not None:
+                self._set_exposure(self._asked_ms)
+                self._asked_ms = None
+                came = True
             fruitless = 0 if came else fruitless + 1
             if fruitless >= _FRUITLESS_STARTS:
                 raise MicroscopeError(
                     f"{self.camera} was started {fruitless} times and sent no frame: check its cable and power, then start again"
                 )
             self._begin()
+            self._exposure_is_set.set()
 
     def _one_sequence(self, stop: threading.Event) -> Iterator[Frame]:
         """One run of the camera, until it is stopped, or stops, or hangs; ends with the buffer empty."""
@@ -120,10 +152,16 @@ class CameraStream:
         watch = Watch(self._losses)
         patience_s = self._hang_s + self.exposure_ms / 1000
         heard_s = empty_s = time.perf_counter()
+        halted = False
         try:
             while True:
+                health.beat()
+                if not halted and (stop.is_set() or not self._wanted or self._asked_ms is not None):
+                    # at once, not when the buffer is empty: who takes frames out more slowly than they come would never end
+                    self._halt()
+                    halted = True
                 # asked before the buffer is looked at: what is sent between the two is still taken out
-                running = core.isSequenceRunning()
+                running = not halted and core.isSequenceRunning()
                 if core.getRemainingImageCount():
                     image, tags = ask(core.popNextImageAndMD, fix=False)
                     heard_s = time.perf_counter()
@@ -142,16 +180,13 @@ class CameraStream:
                     continue
                 now_s = empty_s = time.perf_counter()
                 if not running:
-                    if self._wanted and not stop.is_set():
+                    if self._wanted and self._asked_ms is None and not stop.is_set():
                         self._report_end(watch, now_s)
                     return
-                if stop.is_set() or not self._wanted:
-                    self._halt()
-                elif now_s - heard_s > patience_s:
+                if now_s - heard_s > patience_s:
                     self._lose("hang", watch, now_s, f"nothing for {now_s - heard_s:.1f} s")
                     return
-                else:
-                    stop.wait(_LOOK_S)
+                stop.wait(_LOOK_S)
         finally:
             self._halt()
 

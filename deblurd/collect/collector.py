@@ -124,10 +124,11 @@ def collect(
 
     plan: makes it for the open microscope. on_progress: steps done, and all. Raises what the microscope raises, and OutputError.
     """
-    folder = CaptureFolder(output)
     microscope = open_microscope(settings)
     try:
-        collector = Collector(microscope, folder, plan(microscope), on_progress)
+        made = plan(microscope)
+        # a plan that makes no sense leaves no empty folder
+        collector = Collector(microscope, CaptureFolder(output), made, on_progress)
         try:
             with Watch(microscope, stop, settings.microscope.stage_poll_ms / 1000) as watch:
                 collector.run(watch)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deblurd.deblur.defocus import defocus_px
 from deblurd.frames import Encoding, MotionVector, Pixels
 from deblurd.kernel import reblur
-from deblurd.light import Image, from_linear, to_linear
+from deblurd.light import Image, from_linear, luminance_of, to_linear
 from deblurd.place.pairwise import Prepared, prepare, register
 from deblurd.place.subpixel import Match
 
@@ -60,7 +60,7 @@ def pair(
     match = _registered(sharp, seen, motion, 0.0, predicted_px)
     if match is not None and motion.length_px < 1:
         # so far out of focus as it seems to be, it is compared once more
-        still = defocus_px(_luminance(seen), _luminance(_moved(sharp, match.shift)), motion)
+        still = defocus_px(luminance_of(seen), luminance_of(_moved(sharp, match.shift)), motion)
         match = _registered(sharp, seen, motion, still, match.shift)
     if match is None:
         return None
@@ -73,7 +73,7 @@ def pair(
         return None
     under = _moved(sharp, match.shift)
     inside = (rows, columns)
-    sigma_px = defocus_px(_luminance(seen)[inside], _luminance(under)[inside], motion)
+    sigma_px = defocus_px(luminance_of(seen)[inside], luminance_of(under)[inside], motion)
     lit = under * _shading(seen, reblur(under, motion, sigma_px))
     dtype = frame.dtype
     return Pair(
@@ -127,7 +127,3 @@ def _shading(seen: Image, again: Image) -> Image:
         for image in (seen, again)
     ]
     return np.asarray(smooth[0] / np.maximum(smooth[1], 1e-4), np.float32).reshape(seen.shape)
-
-
-def _luminance(linear: Image) -> Image:
-    return linear if linear.ndim == 2 else np.asarray(linear.mean(axis=2), np.float32)

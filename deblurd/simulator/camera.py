@@ -86,11 +86,14 @@ class VirtualCamera(CameraDevice):
         latency_s: float,
         jitter_s: float,
         defocus_px: float,
+        full_scale_ms: float | None,
         seed: int,
         faults: Faults,
         on_frame: Callable[[Truth], None],
     ) -> None:
+        """full_scale_ms: exposure in which white reaches full scale, and others in proportion; None where it does so in any."""
         super().__init__()
+        self._full_scale_ms = full_scale_ms
         self._optics, self._sensor, self._motion, self._focus = optics, sensor, motion, focus
         self._affine = affine
         self._frames_per_s = frames_per_s
@@ -168,6 +171,7 @@ class VirtualCamera(CameraDevice):
                 if not running.is_set():
                     return
                 if self._faults.camera_raises:
+                    self._faults.camera_raises = False
                     raise RuntimeError("the virtual camera lost its connection")
                 buffer = get_buffer(self._faults.frame_shape or self._sensor.shape, self._sensor.dtype)
                 buffer[...] = item.pixels if buffer.shape == item.pixels.shape else 0
@@ -208,13 +212,13 @@ class VirtualCamera(CameraDevice):
             end_s = start_s + exposure_s
             try:
                 path = self._path(start_s, end_s)
-                pixels = self._render(path, sequence, number)
+                pixels = self._render(path, exposure_s, sequence, number)
                 self._optics.look_ahead(self._motion.commanded([end_s + _LOOK_AHEAD_S])[0])
                 if not _sleep_until(end_s, running):
                     return
                 true_path = self._path(start_s, end_s)
                 if not np.array_equal(path, true_path):
-                    path, pixels = true_path, self._render(true_path, sequence, number)
+                    path, pixels = true_path, self._render(true_path, exposure_s, sequence, number)
                 item: _Exposed | Exception = _Exposed(start_s, end_s, path, missed, pixels)
             except Exception as err:  # noqa: BLE001 - raised again where the core can see it
                 item = err
@@ -226,10 +230,12 @@ class VirtualCamera(CameraDevice):
     def _path(self, start_s: float, end_s: float) -> NDArray[np.float64]:
         return self._motion.true(np.linspace(start_s, end_s, _PATH_STEPS + 1))
 
-    def _render(self, path_um: NDArray[np.float64], sequence: int, number: int) -> Pixels:
+    def _render(self, path_um: NDArray[np.float64], exposure_s: float, sequence: int, number: int) -> Pixels:
         z_px = abs(self._focus.z_um) * _UM_OF_DEFOCUS_PER_UM_OF_Z / self._affine.pixel_size_um
         steps = (path_um[1:] + path_um[:-1]) / 2
         light = self._optics.light(steps, math.hypot(self._defocus_px, z_px))
+        if self._full_scale_ms is not None:
+            light = light * np.float32(1000 * exposure_s / self._full_scale_ms)
         return self._sensor.expose(light, sequence, number)
 
     def _truth(self, item: _Exposed, sequence: int, number: int) -> Truth:

@@ -18,6 +18,7 @@ from deblurd.frames import Pixels, Tile
 from deblurd.pipeline import Finished
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
+from deblurd.scan.plan import Plan
 from deblurd.settings import (
     DeblurSettings,
     MicroscopeSettings,
@@ -29,11 +30,15 @@ from deblurd.settings import (
 )
 from deblurd.simulator.options import DemoOptions
 from deblurd.simulator.picture import before_and_after
-from deblurd.simulator.score import position_error_px, score_mosaic
+from deblurd.simulator.planned import planned
+from deblurd.simulator.score import position_error_px, score_mosaic, score_tracking
 from deblurd.slides.repaint import paint_raw
 
 SETTLE_S = 0.25
 """What a stop-and-stare microscope waits for at each field until the stage stands still."""
+
+LATENCY_MS = 15.0
+"""From the end of an exposure to the frame's arrival, where the options name no other."""
 
 _STRIP_PX = 512
 
@@ -51,11 +56,12 @@ def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[fl
     fov_um = options.fov_px * pixel_size_um
     # the camera must see each place: at least three frames in the time that the stage takes from tile to tile
     step_um = fov_um * (1 - options.overlap)
-    frames_per_s = min(max(30.0, 3 * speed_um_s / step_um), 0.9 / exposure_s)
+    frames_per_s = options.fps or min(max(30.0, 3 * speed_um_s / step_um), 0.9 / exposure_s)
     area_mm = options.area_mm or (slide_um[0] / 1000, slide_um[1] / 1000)
+    told_ms, latency_ms = (LATENCY_MS,) * 2 if options.latency_ms is None else (0.0, options.latency_ms)
     return Settings(
         microscope=MicroscopeSettings(
-            backend="simulator", exposure_ms=options.exposure_ms, latency_ms=15.0, stage_poll_ms=5.0
+            backend="simulator", exposure_ms=options.exposure_ms, latency_ms=told_ms, stage_poll_ms=5.0
         ),
         simulator=SimulatorSettings(
             slide=options.slide,
@@ -64,6 +70,12 @@ def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[fl
             seed=options.seed,
             fov_px=(options.fov_px, options.fov_px),
             frames_per_s=frames_per_s,
+            latency_ms=latency_ms,
+            jitter_ms=options.jitter_ms,
+            backlash_um=options.backlash_um,
+            stage_read_ms=options.stage_read_ms,
+            stage_skew=options.stage_skew,
+            rotation_deg=options.rotation_deg,
         ),
         scan=ScanSettings(
             mode="serpentine",
@@ -71,6 +83,7 @@ def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[fl
             area_mm=area_mm,
             speed_um_s=speed_um_s,
             overlap=options.overlap,
+            calibrate="never" if options.latency_ms is None else "always",
         ),
         deblur=DeblurSettings(model=options.model),
         mosaic=MosaicSettings(output=options.output),
@@ -91,11 +104,14 @@ def run_demo(
 
     slide = open_slide(options.slide, options.pixel_size_um, options.seed)
     settings = demo_settings(options, slide.pixel_size_um, slide.size_um)
+    plan: Plan | None = None
+    if options.plan is not None:
+        settings, plan = planned(options, settings)
     daemon = Daemon(settings)
     try:
         _look_ahead(daemon)
         run = daemon.run(on_status, stop or threading.Event())
-        report = _report(daemon, run.slides[0], settings) if run.slides else {}
+        report = _report(daemon, run.slides[0], settings, plan) if run.slides else {}
     finally:
         daemon.close()
     if options.report is not None:
@@ -112,11 +128,15 @@ def _look_ahead(daemon: Daemon) -> None:
         slide.region(y, 0, min(_STRIP_PX, height - y), width)
 
 
-def _report(daemon: Daemon, finished: Finished, settings: Settings) -> dict[str, Any]:
+def _report(daemon: Daemon, finished: Finished, settings: Settings, plan: Plan | None) -> dict[str, Any]:
     run, camera = daemon.report, daemon.camera
     simulation: Any = daemon.microscope.simulation
-    tiles = Journal(finished.folder.journal).tiles()
-    truth_um = {t.index: simulation.truth[(t.sequence, t.number)].mean_um for t in tiles}
+    journal = Journal(finished.folder.journal, read_only=True)
+    tiles = journal.tiles()
+    journal.close()
+    truth = {t.index: simulation.truth[(t.sequence, t.number)] for t in tiles}
+    truth_um = {index: each.mean_um for index, each in truth.items()}
+    tracked = score_tracking(tiles, truth)
     position_rms_px, offset_um = position_error_px(finished.places, truth_um, camera.affine)
     deblurred = score_mosaic(finished.folder.mosaic, simulation.slide, offset_um)
     with tempfile.TemporaryDirectory(prefix="deblurd-demo-") as temporary:
@@ -124,7 +144,7 @@ def _report(daemon: Daemon, finished: Finished, settings: Settings) -> dict[str,
         raw = score_mosaic(raw_mosaic, simulation.slide, offset_um)
         picture = finished.folder.path.parent / f"{finished.folder.name}_before_after.png"
         before_and_after(raw_mosaic, finished.folder.mosaic, simulation.slide, offset_um, picture)
-    megapixels = len(tiles) * math.prod(camera.shape[:2]) / 1e6
+    megapixels = finished.tiles * math.prod(camera.shape[:2]) / 1e6
     stop_and_stare_s = _stop_and_stare_s(settings, camera.affine.pixel_size_um)
     return {
         "slide": str(finished.folder.path),
@@ -143,10 +163,24 @@ def _report(daemon: Daemon, finished: Finished, settings: Settings) -> dict[str,
         "engine_megapixels_per_s": round(_engine_rate(daemon, finished, tiles), 3),
         "psnr_db": {"raw": round(raw.psnr_db, 3), "deblurred": round(deblurred.psnr_db, 3)},
         "ssim": {"raw": round(raw.ssim, 4), "deblurred": round(deblurred.ssim, 4)},
+        "plan": None if plan is None else plan.way,
+        "advice": None if plan is None else plan.advice(camera.affine.pixel_size_um),
+        "predicted_psnr_db": None if plan is None else round(plan.psnr_db, 3),
+        "observations_mean": round(finished.observations_mean, 3),
+        "left_out": finished.left_out,
         "position_rms_px": round(position_rms_px, 4),
+        "offset_um": [round(float(v), 4) for v in offset_um],
+        "pose_rms_um": round(tracked.pose_rms_um, 4),
+        "motion_length_error_pct": _rounded(tracked.length_error_pct),
+        "motion_angle_error_deg": _rounded(tracked.angle_error_deg),
         "stop_and_stare_s": round(stop_and_stare_s, 3),
         "speedup": round(stop_and_stare_s / run.seconds, 3),
     }
+
+
+def _rounded(value: float) -> float | None:
+    """JSON has no nan."""
+    return round(value, 3) if math.isfinite(value) else None
 
 
 def _engine_rate(daemon: Daemon, finished: Finished, tiles: list[Tile]) -> float:

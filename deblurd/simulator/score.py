@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import cmath
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import zarr
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from deblurd.frames import Pixels, Place
+from deblurd.frames import Pixels, Place, Tile
 from deblurd.geometry import PixelToStage
+from deblurd.simulator.camera import Truth
 from deblurd.simulator.slide import VirtualSlide
 
 _BLOCK_PX = 1024
@@ -24,12 +26,51 @@ _BORDER_PX = 16
 """Left out at the edge of the mosaic: no tile's far side is there to be compared fairly."""
 
 
+MOVING_PX = 1.0
+"""A blur of less has no length and direction worth speaking of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Root mean square errors over tiles: of the pose (um, of the distance), and of the motion vector's length (per cent) and angle (degrees).
+
+    The latter two over tiles whose true motion is at least MOVING_PX; nan where there are none, inf where one is unknown.
+    """
+
+    pose_rms_um: float
+    length_error_pct: float
+    angle_error_deg: float
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """psnr_db over all covered pixels and channels; ssim by Wang et al. 2004 (Gaussian, sigma 1.5, range 255)."""
 
     psnr_db: float
     ssim: float
+
+
+def score_tracking(tiles: Sequence[Tile], truth: Mapping[int, Truth]) -> Tracking:
+    """Compares each tile's pose and motion, as tracked, with the truth of its index."""
+    off_um, length, angle = [], [], []
+    for tile in tiles:
+        true = truth[tile.index]
+        off_um.append(float(np.linalg.norm(tile.pose.yx_um - true.mean_um)))
+        if true.motion.length_px < MOVING_PX:
+            continue
+        if not tile.motion.is_known:
+            length.append(math.inf)
+            angle.append(math.inf)
+            continue
+        # the angle between the two, whatever their quadrants
+        seen, real = complex(tile.motion.dx, tile.motion.dy), complex(true.motion.dx, true.motion.dy)
+        length.append(100 * (abs(seen) / abs(real) - 1))
+        angle.append(math.degrees(cmath.phase(seen / real)))
+    return Tracking(_rms(off_um), _rms(length), _rms(angle))
+
+
+def _rms(errors: Sequence[float]) -> float:
+    return math.sqrt(float(np.mean(np.square(errors)))) if len(errors) else math.nan
 
 
 def position_error_px(

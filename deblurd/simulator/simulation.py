@@ -77,11 +77,19 @@ class Simulation:
             latency_s=s.latency_ms / 1000,
             jitter_s=s.jitter_ms / 1000,
             defocus_px=s.defocus_px,
+            full_scale_ms=None if s.light_e_ms is None else s.electrons_full_scale / s.light_e_ms,
             seed=s.seed,
             faults=simulation.faults,
             on_frame=simulation._remember,
         )
-        stage = VirtualXYStage(motion, s.stage_read_ms / 1000, s.stage_noise_um, s.seed, simulation.faults)
+        stage = VirtualXYStage(
+            motion,
+            s.stage_read_ms / 1000,
+            s.stage_noise_um,
+            s.seed,
+            simulation.faults,
+            x_then_y=s.stage_skew,
+        )
         for label, device in ((CAMERA, camera), (XY_STAGE, stage), (FOCUS, focus)):
             core.loadPyDevice(label, device)
             core.initializeDevice(label)

@@ -20,12 +20,24 @@ _SPEED_LIMITS_UM_S = (1.0, 200_000.0)
 class VirtualXYStage(XYStageDevice):
     """XY stage over a virtual slide: moves in closed form, readings late and noisy."""
 
-    def __init__(self, motion: Motion, read_s: float, noise_um: float, seed: int, faults: Faults) -> None:
-        """read_s: how long a reading takes; the position is that of its middle. noise_um: standard deviation."""
+    def __init__(
+        self,
+        motion: Motion,
+        read_s: float,
+        noise_um: float,
+        seed: int,
+        faults: Faults,
+        *,
+        x_then_y: bool = False,
+    ) -> None:
+        """read_s: how long a reading takes; the position is that of its middle, or of a quarter for x and three quarters for y where
+        x_then_y. noise_um: standard deviation."""
         super().__init__()
         self.motion = motion
-        self._read_s = read_s
         self._noise_um = noise_um
+        self._pauses_s = tuple(
+            read_s * share for share in ((0.25, 0.5, 0.25) if x_then_y else (0.5, 0.0, 0.5))
+        )
         self._rng = np.random.default_rng([seed, 0x2EAD])
         self._faults = faults
         self._speed_um_s = 5000.0
@@ -48,11 +60,18 @@ class VirtualXYStage(XYStageDevice):
         self.motion.go((y, x), self._speed_um_s, time.perf_counter())
 
     def get_position_um(self) -> tuple[float, float]:
-        """The commanded position in the middle of the reading, with noise; takes `read_s`."""
+        """The commanded position during the reading, with noise; takes `read_s`."""
         self._check()
-        self._wait(self._read_s / 2)
-        y, x = self.motion.commanded([time.perf_counter()])[0] + self._rng.normal(0, self._noise_um, 2)
-        self._wait(self._read_s / 2)
+        before_s, between_s, after_s = self._pauses_s
+        self._wait(before_s)
+        y_um, x_um = self.motion.commanded([time.perf_counter()])[0]
+        if between_s > 0:
+            self._wait(between_s)
+            y_um = self.motion.commanded([time.perf_counter()])[0][0]
+        self._wait(after_s)
+        while self._faults.stage_hangs:
+            self._wait(0.005)
+        y, x = np.array([y_um, x_um]) + self._faults.jump_um + self._rng.normal(0, self._noise_um, 2)
         return (math.nan, math.nan) if self._faults.position_nan else (float(x), float(y))
 
     def busy(self) -> bool:

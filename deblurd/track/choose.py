@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurd.frames import Pose
+from deblurd.frames import MotionVector, Pose
 from deblurd.geometry import PixelToStage
 
 _CELLS = 16
@@ -17,10 +19,27 @@ _REST_PX = 1.0
 _REST_SIGMAS = 3.0
 _MOST_REST_CELLS = 0.25
 _WORTH_A_REST = 0.1
+_WORTH_A_PASS = 0.7
+"""A frame in motion over old ground becomes a tile where it is sharper for so much of its view: so it overlaps the one before."""
+
+SHARPEST = 8
+_SHARPER = 2
+_VAGUE_PX = 1.0
+_VAGUE_SHARE = 0.1
 
 Choice = Literal["none", "before", "this"]
 Floats = NDArray[np.float64]
 Cells = NDArray[np.int64]
+
+
+def grade(motion: MotionVector) -> int:
+    """How sharp a frame is: SHARPEST up to 1 px of motion, one less for each doubling, at least 2; 1 where the motion is not known well enough.
+
+    0 stands for ground that was never seen.
+    """
+    if not motion.is_known or motion.sigma_px > max(_VAGUE_PX, _VAGUE_SHARE * motion.length_px):
+        return 1
+    return max(SHARPEST - math.ceil(math.log2(max(motion.length_px, 1.0))), 2)
 
 
 class TileChooser:
@@ -29,13 +48,17 @@ class TileChooser:
     The ground is cut into cells, sixteen to the shorter side of a frame. "before", the frame before this one, is chosen when this one sees new
     ground but no tile shares the wanted overlap with it any more, or when ground leaves the view that no tile holds: so a
     path that turns anywhere loses nothing but a margin (half the overlap) at the outer border. "this" is chosen when it is the first,
-    or when the stage rests over new ground. On old ground nothing is chosen. The cost of a frame does not grow with the tiles;
+    or when the stage rests over new ground. On old ground "this" is chosen only where it is sharper by two grades than what tiles hold there: so it
+    replaces them, and a place is not taken twice at rest. The cost of a frame does not grow with the tiles;
     memory: 4 kB for each patch of 4 x 4 tiles.
 
-    overlap: share of a tile's area in (0, 1) that it has in common with another.
+    overlap: share of a tile's area in (0, 1) that it has in common with another. only_at_rest: frames in motion become no tiles.
     """
 
-    def __init__(self, affine: PixelToStage, shape: tuple[int, ...], overlap: float) -> None:
+    def __init__(
+        self, affine: PixelToStage, shape: tuple[int, ...], overlap: float, *, only_at_rest: bool = False
+    ) -> None:
+        self._only_at_rest = only_at_rest
         self._inverse = np.linalg.inv(affine.matrix)
         self._size_px = np.array(shape[:2], dtype=np.float64)
         self._overlap = overlap
@@ -50,33 +73,52 @@ class TileChooser:
         self._tiles: dict[tuple[int, int], list[Floats]] = {}
         self._before: Floats | None = None
         self._before_is_tile = False
+        self._before_grade = SHARPEST
 
-    def see(self, pose: Pose) -> Choice:
-        """The next frame's pose."""
+    def see(self, pose: Pose, grade: int = SHARPEST) -> Choice:
+        """The next frame's pose, and its grade."""
         at = pose.yx_um
-        before, was_tile = self._before, self._before_is_tile
-        self._before, self._before_is_tile = at, False
+        before, was_tile, before_grade = self._before, self._before_is_tile, self._before_grade
+        self._before, self._before_is_tile, self._before_grade = at, False, grade
+        rests = self._rests(before, pose)
+        if self._only_at_rest and not rests:
+            return "none"
         if before is None and not self._tiles:
-            return self._take_this(at)
+            return self._take_this(at, grade)
         view = self._view(at)
-        new = view[~self._ground.holds(view)]
-        if before is not None and not was_tile and self._must_take(before, at, view, len(new) > 0):
-            self._take(before)
-            new = new[~self._ground.holds(new)]
-            choice: Choice = "before"
-        else:
-            choice = "none"
-        if choice == "none" and self._rests(before, pose) and len(new) > _WORTH_A_REST * len(view):
-            return self._take_this(at)
+        new = view[self._ground.grades(view) == 0]
+        choice: Choice = "none"
+        if (
+            not self._only_at_rest
+            and before is not None
+            and not was_tile
+            and self._must_take(before, at, view, len(new) > 0)
+        ):
+            self._take(before, before_grade)
+            choice = "before"
+        held = self._ground.grades(view)
+        gained = int(((held == 0) & rests | (held > 0) & (grade >= held + _SHARPER)).sum())
+        if choice == "none" and gained > (_WORTH_A_REST if rests else _WORTH_A_PASS) * len(view):
+            return self._take_this(at, grade)
         return choice
+
+    def grades_at(self, yx_um: Floats) -> NDArray[np.uint8]:
+        """The best grade (n,) of the tiles that show the places (n, 2), 0 where none does."""
+        return self._ground.grades(np.floor(yx_um / self._cell_um).astype(np.int64))
+
+    def doubt(self, at: Floats) -> None:
+        """What the tile at `at` (2,) shows, and only it, counts as hardly seen: a frame that is better may replace it."""
+        cells = self._cells(at)
+        cells = cells[self._inside(cells, at, self._middle)]
+        self._ground.lower(cells)
 
     def last(self) -> bool:
         """No frame follows. True if the last one must become a tile."""
         at, was_tile = self._before, self._before_is_tile
         self._before = None
-        if at is None or was_tile or self._ground.holds(self._view(at)).all():
+        if self._only_at_rest or at is None or was_tile or (self._ground.grades(self._view(at)) > 0).all():
             return False
-        self._take(at)
+        self._take(at, self._before_grade)
         return True
 
     def _rests(self, before: Floats | None, pose: Pose) -> bool:
@@ -92,17 +134,17 @@ class TileChooser:
             return True
         leaving = self._view(before)
         leaving = leaving[~self._inside(leaving, at, self._middle)]
-        return not bool(self._ground.holds(leaving).all())
+        return not bool((self._ground.grades(leaving) > 0).all())
 
-    def _take_this(self, at: Floats) -> Choice:
-        self._take(at)
+    def _take_this(self, at: Floats, grade: int) -> Choice:
+        self._take(at, grade)
         self._before_is_tile = True
         return "this"
 
-    def _take(self, at: Floats) -> None:
+    def _take(self, at: Floats, grade: int) -> None:
         self._tiles.setdefault(self._bin(at), []).append(at)
         cells = self._cells(at)
-        self._ground.hold(cells[self._inside(cells, at, 1.0)])
+        self._ground.hold(cells[self._inside(cells, at, 1.0)], grade)
 
     def _shared(self, at: Floats) -> float:
         """The largest share of area that a frame at `at` has in common with one tile."""
@@ -136,34 +178,59 @@ class TileChooser:
         return np.asarray((np.abs(pixels) <= share * self._size_px / 2).all(axis=1))
 
 
+class EachFrame:
+    """Beside `TileChooser`, where more frames are recorded than the mosaic needs: every frame that the stage brought further by a step.
+
+    observations: steps to the shorter side of a frame.
+    """
+
+    def __init__(self, affine: PixelToStage, shape: tuple[int, ...], observations: int) -> None:
+        self._inverse = np.linalg.inv(affine.matrix)
+        self._step_px = min(shape[:2]) / observations
+        self._last: Floats | None = None
+
+    def see(self, pose: Pose) -> Choice:
+        """The next frame's pose."""
+        at = self._inverse @ pose.yx_um
+        if self._last is not None and float(np.linalg.norm(at - self._last)) < self._step_px:
+            return "none"
+        self._last = at
+        return "this"
+
+
 class _Ground:
-    """Cells that tiles hold, as bits in square blocks."""
+    """The best grade of the tiles that show each cell, as bytes in square blocks. Written by one thread, read by any."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[int, int], NDArray[np.bool_]] = {}
+        self._blocks: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
-    def holds(self, cells: Cells) -> NDArray[np.bool_]:
-        held = np.zeros(len(cells), dtype=bool)
+    def grades(self, cells: Cells) -> NDArray[np.uint8]:
+        found = np.zeros(len(cells), dtype=np.uint8)
         for key, rows in _by_block(cells):
             if (block := self._blocks.get(key)) is not None:
                 within = cells[rows] % _BLOCK
-                held[rows] = block[within[:, 0], within[:, 1]]
-        return held
+                found[rows] = block[within[:, 0], within[:, 1]]
+        return found
 
-    def hold(self, cells: Cells) -> None:
+    def hold(self, cells: Cells, grade: int) -> None:
         for key, rows in _by_block(cells):
-            block = self._blocks.setdefault(key, np.zeros((_BLOCK, _BLOCK), dtype=bool))
+            block = self._blocks.setdefault(key, np.zeros((_BLOCK, _BLOCK), dtype=np.uint8))
             within = cells[rows] % _BLOCK
-            block[within[:, 0], within[:, 1]] = True
+            held = block[within[:, 0], within[:, 1]]
+            block[within[:, 0], within[:, 1]] = np.maximum(held, grade)
+
+    def lower(self, cells: Cells) -> None:
+        for key, rows in _by_block(cells):
+            if (block := self._blocks.get(key)) is not None:
+                within = cells[rows] % _BLOCK
+                held = block[within[:, 0], within[:, 1]]
+                block[within[:, 0], within[:, 1]] = np.minimum(held, 1)
 
 
-def _by_block(cells: Cells) -> list[tuple[tuple[int, int], NDArray[np.bool_]]]:
-    blocks = cells // _BLOCK
+def _by_block(cells: Cells) -> Iterator[tuple[tuple[int, int], NDArray[np.intp]]]:
+    """Blocks, and which of the cells lie in each."""
     if len(cells) == 0:
-        return []
-    low, high = blocks.min(axis=0), blocks.max(axis=0)
-    return [
-        ((i, j), (blocks == (i, j)).all(axis=1))
-        for i in range(int(low[0]), int(high[0]) + 1)
-        for j in range(int(low[1]), int(high[1]) + 1)
-    ]
+        return
+    keys, which = np.unique(cells // _BLOCK, axis=0, return_inverse=True)
+    for i, (row, column) in enumerate(keys):
+        yield (int(row), int(column)), np.flatnonzero(which.ravel() == i)

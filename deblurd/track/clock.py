@@ -19,6 +19,17 @@ _BEAT_PERIODS = 0.12
 _MEAN_PERIODS = 0.08
 _CONFIRMED_BY = 3
 
+_KEEPS_BEAT = 0.5
+_SEEN_BEAT = 0.45
+_BETTER = 1.3
+_PROMPT = 0.1
+"""Shares of the frames: so many are on the beat where it is not hidden by jitter; another beat must have so many times as many; and where
+fewer are prompt the beat has moved."""
+
+_CATCHING_UP = 0.75
+_NEAR_BEAT = 0.1
+_MOST_BENT = 0.5
+
 Floats = NDArray[np.float64]
 
 
@@ -81,10 +92,37 @@ class FrameClock:
         end_s = offset + period * (number + float(self._skipped[self._index(number)])) - self._latency_s
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
 
+    def doubt_s(self, number: int) -> float:
+        """How much earlier the exposure of frame `number` may lie than `exposure` says; 0 for most frames.
+
+        What keeps the computer from taking a frame in time keeps it from starting the next exposures too. So where exposures seem to be left
+        out before a frame, it may be that frame which was late, and they were left out after it; and so with all that arrive on its heels.
+        """
+        if self._line is None:
+            return math.inf
+        last = self._index(number)
+        first = last
+        while first > 0 and self._on_heels(first):
+            first -= 1
+        before = self._skipped[first - 1] if first > 0 else self._skipped[first]
+        return float(self._skipped[last] - before) * self._line[1]
+
+    def _on_heels(self, i: int) -> bool:
+        """Whether frame i of the history followed the one before faster than the camera sends them."""
+        assert self._line is not None
+        beats = self._numbers[i] - self._numbers[i - 1]
+        return self._arrived[i] - self._arrived[i - 1] < _CATCHING_UP * self._line[1] * beats
+
     def _confirmed(self) -> int:
         """How many frames of the history are known not to be merely late: all, but for a step at the very end."""
-        level = self._skipped[max(-1 - _CONFIRMED_BY, -len(self._skipped))]
-        return int(np.searchsorted(self._skipped, level, side="right"))
+        assert self._line is not None
+        tail = 4 * _CONFIRMED_BY
+        numbers, arrived = (np.array(v)[-tail:] for v in (self._numbers, self._arrived))
+        # while a backlog is worked off frames follow one another faster than the camera sends them: they tell nothing of it
+        fresh = np.diff(arrived) > _CATCHING_UP * self._line[1] * np.diff(numbers)
+        witnesses = np.flatnonzero(np.concatenate([[True], fresh]))
+        at = len(self._skipped) - len(numbers) + int(witnesses[max(-1 - _CONFIRMED_BY, -len(witnesses))])
+        return int(np.searchsorted(self._skipped, self._skipped[at], side="right"))
 
     def _index(self, number: int) -> int:
         """Where `number` stands in the history, or would stand."""
@@ -92,18 +130,29 @@ class FrameClock:
         return min(i, len(self._skipped) - 1)
 
     def _is_lost(self, numbers: Floats, arrived: Floats, line: tuple[float, float]) -> bool:
-        """Whether the frames of late keep a beat, but not that of the line."""
+        """Whether the frames of late keep a beat, but not that of the line. Where the computer is busy many are late, but some are still prompt."""
         offset, period = line
-        recent = arrived[-_RECENT:]
-        off_beat = (recent - offset) / period
-        return _off_beat(off_beat) > _CLEAR_PERIODS and _beat_of(numbers[-_RECENT:], recent) is not None
+        off = (arrived[-_RECENT:] - offset) / period
+        off -= np.rint(off)
+        if float(np.median(np.abs(off))) <= _CLEAR_PERIODS:
+            return False
+        keeps = _on_beat(arrived[-_RECENT:], period)
+        if keeps >= _KEEPS_BEAT:
+            return float((np.abs(off) < _CLEAR_PERIODS).mean()) < _PROMPT
+        other = _beat_of(numbers[-_RECENT:], arrived[-_RECENT:])
+        return other is not None and _on_beat(arrived[-_RECENT:], other) > max(_KEEPS_BEAT, _BETTER * keeps)
+
+    @staticmethod
+    def _is_hidden(arrived: Floats, period: float) -> bool:
+        """Whether jitter is too large against the period for a beat to be seen."""
+        return _on_beat(arrived[-4 * _RECENT :], period) < _SEEN_BEAT
 
     def _left_out(self, numbers: Floats, arrived: Floats, line: tuple[float, float]) -> Floats:
         """Beats left out before each frame."""
         offset, period = line
         late = (arrived - offset) / period - numbers
         # measured against the nearest beat, so that a wrong count of beats does not look like jitter
-        if _off_beat(late[-_RECENT:]) > _CLEAR_PERIODS:
+        if self._is_hidden(arrived, period):
             size = int(min((self._jitter_s / (_MEAN_PERIODS * period)) ** 2 + 1, len(late)))
             sums = np.concatenate([[0.0], np.cumsum(late)])
             means = (sums[size:] - sums[:-size]) / size
@@ -115,12 +164,15 @@ class FrameClock:
         while True:
             for _ in range(2):
                 known = self._confirmed()
-                offset, period, residual, jitter = _robust_line(
-                    numbers[:known] + self._skipped[:known], arrived[:known], self._line
-                )
+                beats = numbers[:known] + self._skipped[:known]
+                offset, period, residual, jitter = _robust_line(beats, arrived[:known], self._line)
+                bent = abs(period / self._line[1] - 1) * (beats[-1] - beats[0])
+                if bent > _MOST_BENT and not self._is_hidden(arrived, self._line[1]):
+                    # it would count beats otherwise than they were counted for it
+                    return
                 self._line, self._jitter_s = (offset, period), jitter
                 self._skipped = self._left_out(numbers, arrived, self._line)
-            drift = abs(float(residual[-_RECENT:].mean()))
+            drift = abs(float(np.median(residual[-_RECENT:])))
             if (
                 drift < _DRIFT * jitter / math.sqrt(min(_RECENT, len(residual))) + 1e-5
                 or len(numbers) < 2 * _RECENT
@@ -140,6 +192,14 @@ class FrameClock:
 def _off_beat(periods: Floats) -> float:
     """How far values typically lie from whole numbers; 1/4 where they have nothing to do with them."""
     return float(np.median(np.abs(periods - np.rint(periods))))
+
+
+def _on_beat(arrived: Floats, period: float) -> float:
+    """The largest share of arrivals that keep one and the same phase of a beat, give or take a tenth."""
+    phases = np.sort(arrived / period % 1.0)
+    around = np.concatenate([phases, phases + 1.0])
+    ends = np.searchsorted(around, phases + 2 * _NEAR_BEAT, side="right")
+    return float((ends - np.arange(len(phases))).max()) / len(phases)
 
 
 def _beat_of(numbers: Floats, arrived: Floats) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,27 @@ def motion_vector(stretch: Stretch, affine: PixelToStage) -> MotionVector:
     """
     start, middle, end = -affine.to_pixels(stretch.yx_um - stretch.yx_um[1])
     return MotionVector.from_path(start, middle, end, stretch.travel_sigma_um / affine.pixel_size_um)
+
+
+def stretch_later(
+    where: Callable[[NDArray[np.float64]], Stretch | None],
+    times_s: NDArray[np.float64],
+    lag_s: NDArray[np.float64],
+) -> Stretch | None:
+    """The stretch at `times_s` (n,) of a stage whose axes (y, x) are read `lag_s` (2,) too early or late; None where `where` has none.
+
+    where: as `StagePath.stretch`.
+    """
+    y = where(times_s + lag_s[0])
+    x = y if lag_s[0] == lag_s[1] else where(times_s + lag_s[1])
+    if y is None or x is None:
+        return None
+    return Stretch(
+        np.stack([y.yx_um[:, 0], x.yx_um[:, 1]], axis=1),
+        max(y.sigma_um, x.sigma_um),
+        max(y.travel_sigma_um, x.travel_sigma_um),
+        max(y.call_um, x.call_um),
+    )
 
 
 def mean_um(stretch: Stretch) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from deblurd.frames import Pose
 
 _HISTORY = 1 << 15
 _NOISE_FROM = 256
+_PACE_EACH = 16
 _LEAST_NOISE_UM = 0.02
 _AFTER_S = 0.03
 _AFTER_READINGS = 2.0
@@ -33,12 +34,14 @@ Floats = NDArray[np.float64]
 class Stretch:
     """The stage's positions (n, 2), (y, x) um, at some times, and their uncertainties (one standard deviation, each axis).
 
-    sigma_um: of a position. travel_sigma_um: of the way from the first to the last.
+    sigma_um: of a position. travel_sigma_um: of the way from the first to the last. call_um: the part of sigma_um that comes from not knowing at
+    which moment of a call the stage was read; it is the same for all readings.
     """
 
     yx_um: Floats
     sigma_um: float
     travel_sigma_um: float
+    call_um: float = 0.0
 
 
 class StagePath:
@@ -50,18 +53,29 @@ class StagePath:
     """
 
     def __init__(self) -> None:
-        self._t_s = np.zeros(_HISTORY)
-        self._yx_um = np.zeros((_HISTORY, 2))
-        self._half_s = np.zeros(_HISTORY)
-        self._n = 0
         self._lock = threading.Lock()
+        self._rows = np.zeros((2 * _HISTORY, 4))
+        self._n = 0
+        self._pace = _Pace(_AFTER_S, _LEAST_NOISE_UM, 0.0)
 
     def add(self, t_s: float, y_um: float, x_um: float, half_s: float = 0.0) -> None:
         """A reading; t_s: the middle of the call that brought it, half_s: half of its duration. Times rise."""
         with self._lock:
-            i = self._n % _HISTORY
-            self._t_s[i], self._yx_um[i], self._half_s[i] = t_s, (y_um, x_um), half_s
+            if self._n == len(self._rows):
+                # whoever still looks at the old rows keeps them
+                rows = np.zeros_like(self._rows)
+                rows[:_HISTORY] = self._rows[-_HISTORY:]
+                self._rows, self._n = rows, _HISTORY
+            self._rows[self._n] = t_s, y_um, x_um, half_s
             self._n += 1
+            if self._n <= _PACE_EACH or self._n % _PACE_EACH == 0:
+                self._pace = _Pace.of(self._rows[max(self._n - _NOISE_FROM, 0) : self._n])
+
+    @property
+    def readings(self) -> Floats:
+        """What is remembered (n, 4): time, y, x, half the duration of the call. Not to be written to."""
+        with self._lock:
+            return self._rows[max(self._n - _HISTORY, 0) : self._n]
 
     @property
     def newest(self) -> Pose | None:
@@ -69,13 +83,13 @@ class StagePath:
         with self._lock:
             if self._n == 0:
                 return None
-            i = (self._n - 1) % _HISTORY
-            return Pose(float(self._t_s[i]), float(self._yx_um[i, 0]), float(self._yx_um[i, 1]))
+            t_s, y_um, x_um, _ = self._rows[self._n - 1]
+            return Pose(float(t_s), float(y_um), float(x_um))
 
     def covers(self, t_s: float) -> bool:
         """Whether enough readings have come after `t_s` to say well where the stage was then."""
         newest = self.newest
-        return newest is not None and newest.t_s >= t_s + self._after_s(self._recent(_NOISE_FROM)[0])
+        return newest is not None and newest.t_s >= t_s + self._pace.after_s
 
     def at(self, t_s: float) -> Pose | None:
         """Where the stage was; None where no readings are near."""
@@ -87,22 +101,19 @@ class StagePath:
 
     def stretch(self, times_s: Floats) -> Stretch | None:
         """Where the stage was at `times_s` (n,), rising, of one short stretch such as an exposure; None where no readings are near."""
-        t, yx, half = self._recent(_NOISE_FROM)
-        after_s, noise_um = self._after_s(t), _noise_um(t, yx)
+        readings, pace = self.readings, self._pace
         middle_s, reach_s = float(times_s.mean()), 0.5 * float(np.ptp(times_s))
-        widest_s = reach_s + _WINDOWS[0][0] * after_s
-        if len(t) and t[0] > middle_s - widest_s:
-            t, yx, half = self._recent(_HISTORY)
-        near = slice(*np.searchsorted(t, [middle_s - widest_s, middle_s + widest_s]))
-        usual_s = float(np.median(half)) if len(half) else 0.0
-        t, yx, half = t[near], yx[near], half[near]
+        widest_s = reach_s + _WINDOWS[0][0] * pace.after_s
+        near = slice(*np.searchsorted(readings[:, 0], [middle_s - widest_s, middle_s + widest_s]))
+        t, yx, half = readings[near, 0], readings[near, 1:3], readings[near, 3]
         if len(t) < 2 or t[0] > times_s[-1] or t[-1] < times_s[0]:
             return None
-        prompt = _prompt(t, half, usual_s, times_s)
+        prompt = _prompt(t, half, pace.half_s, times_s)
         t, yx, half = t[prompt], yx[prompt], half[prompt]
         fits: list[Stretch] = []
+        noise_um = pace.noise_um
         for width, degree in _WINDOWS:
-            half_width_s = reach_s + width * after_s
+            half_width_s = reach_s + width * pace.after_s
             inside = np.abs(t - middle_s) <= half_width_s
             if inside.sum() < degree + 2:
                 continue
@@ -117,16 +128,25 @@ class StagePath:
             return Stretch(between, noise_um, math.sqrt(2) * noise_um)
         return fits[0] if len(fits) == 1 else _doubted(fits[-1], between, explained, noise_um)
 
-    @staticmethod
-    def _after_s(t: Floats) -> float:
-        """How long after a time readings must reach, for a fit that has that time near its middle."""
-        interval_s = float(np.median(np.diff(t[-64:]))) if len(t) > 2 else 0.0
-        return max(_AFTER_S, _AFTER_READINGS * interval_s)
 
-    def _recent(self, most: int) -> tuple[Floats, Floats, Floats]:
-        with self._lock:
-            i = np.arange(max(0, self._n - min(most, _HISTORY)), self._n) % _HISTORY
-            return self._t_s[i], self._yx_um[i], self._half_s[i]
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How the stage is read of late. after_s: how long after a time readings must reach, for a fit that has that time near its middle. noise_um:
+    standard deviation of a reading. half_s: half of a call's duration."""
+
+    after_s: float
+    noise_um: float
+    half_s: float
+
+    @classmethod
+    def of(cls, readings: Floats) -> _Pace:
+        t = readings[:, 0]
+        interval_s = float(np.median(np.diff(t[-64:]))) if len(t) > 2 else 0.0
+        return cls(
+            max(_AFTER_S, _AFTER_READINGS * interval_s),
+            _noise_um(t, readings[:, 1:3]),
+            float(np.median(readings[:, 3])),
+        )
 
 
 def _prompt(t: Floats, half_s: Floats, usual_s: float, times_s: Floats) -> NDArray[np.bool_]:
@@ -177,14 +197,13 @@ def _fit(
     sigma = max(noise_um, spread)
     covariance = np.linalg.inv(basis[keep].T @ basis[keep])
     middle, travel = wanted.mean(axis=0), wanted[-1] - wanted[0]
+    call_um = speed * float(half_u.mean()) / math.sqrt(3)
     return (
         Stretch(
             wanted @ coefficients,
-            math.hypot(
-                sigma * math.sqrt(float(middle @ covariance @ middle)),
-                speed * float(half_u.mean()) / math.sqrt(3),
-            ),
+            math.hypot(sigma * math.sqrt(float(middle @ covariance @ middle)), call_um),
             sigma * math.sqrt(max(float(travel @ covariance @ travel), 0.0)),
+            call_um,
         ),
         explained,
     )
@@ -203,6 +222,7 @@ def _doubted(fit: Stretch, between: Floats, explained: bool, noise_um: float) ->
         fit.yx_um if follows else between,
         math.hypot(fit.sigma_um, share * apart),
         math.hypot(fit.travel_sigma_um, share * math.sqrt(float(((off[-1] - off[0]) ** 2).mean()))),
+        fit.call_um,
     )
 
 

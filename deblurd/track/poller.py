@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from deblurd import health
 from deblurd.errors import MicroscopeError
 from deblurd.track.path import StagePath
 
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 StageState = Literal["not read yet", "ok", "stage silent"]
 
 _JOIN_S = 2.0
+JUMP_UM = 200.0
+HARDEST_UM_S2 = 4e6
+"""No stage under a microscope speeds up harder: a reading that says so jumped."""
 
 
 class StagePoller(threading.Thread):
@@ -41,6 +45,7 @@ class StagePoller(threading.Thread):
         self._read, self._period_s, self._hang_s, self._on_event = read, period_s, hang_s, on_event
         self._ended = threading.Event()
         self._failing = False
+        self._speed_um_s = 0.0
         self._began_s = math.inf
 
     @property
@@ -52,8 +57,13 @@ class StagePoller(threading.Thread):
         return "not read yet" if newest is None else "ok"
 
     def run(self) -> None:
+        with health.watched("stage"):
+            self._poll()
+
+    def _poll(self) -> None:
         self._began_s = time.perf_counter()
         while not self._ended.wait(self._period_s):
+            health.beat()
             began_s = time.perf_counter()
             try:
                 y_um, x_um = self._read()
@@ -67,6 +77,7 @@ class StagePoller(threading.Thread):
             if self._failing:
                 self._failing = False
                 self._on_event(f"the stage can be read again, after {self.failed} failed readings in all")
+            self._mind_jump(y_um, x_um, began_s)
             # a reading is as old as the middle of the call that brought it
             self.path.add(0.5 * (began_s + ended_s), y_um, x_um, 0.5 * (ended_s - began_s))
 
@@ -75,6 +86,19 @@ class StagePoller(threading.Thread):
         self._ended.set()
         if self.is_alive():
             self.join(_JOIN_S)
+
+    def _mind_jump(self, y_um: float, x_um: float, began_s: float) -> None:
+        """Says so where no stage can have moved that fast: what follows is taken for another place, and registration may not agree."""
+        last = self.path.newest
+        if last is None:
+            return
+        step_um, passed_s = math.hypot(y_um - last.y_um, x_um - last.x_um), began_s - last.t_s
+        speed_um_s, self._speed_um_s = self._speed_um_s, step_um / max(passed_s, 1e-6)
+        if step_um > JUMP_UM + speed_um_s * passed_s + 0.5 * HARDEST_UM_S2 * passed_s**2:
+            self._on_event(
+                f"the stage's position jumped by {step_um / 1000:.2f} mm within {1000 * passed_s:.0f} ms: check its encoder, and "
+                "home it if tiles no longer match"
+            )
 
     def _failure(self, text: str) -> None:
         self.failed += 1

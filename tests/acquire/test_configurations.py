@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,34 @@ def test_a_folder_without_adapters(tmp_path: Path) -> None:
     config.write_text(DEVICES, encoding="utf-8")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(MicroscopeError, match="DemoCamera"):
+    with pytest.raises(MicroscopeError, match="holds no device adapters"):
         MMCoreMicroscope.from_config(config, empty, pixel_size_um=1.0, rotation_deg=0.0)
     shutil.rmtree(empty)
+
+
+def stub_adapter(folder: Path, interface: int) -> None:
+    """A library that says what it was made for, and no more."""
+    folder.mkdir()
+    source = folder / "adapter.c"
+    source.write_text(f"long GetDeviceInterfaceVersion(void) {{ return {interface}; }}", encoding="utf-8")
+    library = folder / "libmmgr_dal_DemoCamera.so.0"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None or os.name == "nt", reason="no C compiler is on this machine")
+@pytest.mark.parametrize(
+    ("interface", "cure"), [(71, 'pip install "pymmcore==11.2.1.71.0"'), (68, "fourth number is 68")]
+)
+def test_adapters_of_another_interface(tmp_path: Path, interface: int, cure: str) -> None:
+    config = tmp_path / "microscope.cfg"
+    config.write_text(DEVICES, encoding="utf-8")
+    stub_adapter(tmp_path / "adapters", interface)
+    with pytest.raises(
+        MicroscopeError, match=f"have device interface {interface}, and pymmcore .* loads those of"
+    ) as caught:
+        MMCoreMicroscope.from_config(config, tmp_path / "adapters")
+    assert cure in str(caught.value)
+
+
+def test_all_cameras_and_stages_are_named(democam: Democam) -> None:
+    assert democam().info.devices == ("camera Camera", "XY stage XY")

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deblurd.acquire.microscope import Microscope
+from deblurd.acquire.losses import Losses
+from deblurd.acquire.microscope import Microscope, OtherObjective
+from deblurd.acquire.stream import CameraStream
 from deblurd.errors import ConfigError, MicroscopeError
 from deblurd.frames import Frame
-from tests.acquire.conftest import Democam, Simulated
+from tests.acquire.conftest import DEVICES, Democam, Simulated
 
 
 def take(microscope: Microscope, count: int, at: dict[int, Any] | None = None) -> list[Frame]:
@@ -55,6 +57,24 @@ def test_every_kind_of_frame(
     assert set(microscope.losses.counts()) <= {"suspected"}
     arrived = np.array([f.arrived_s for f in frames])
     assert (np.diff(arrived) > 0).all()
+
+
+def test_a_stop_counts_though_frames_come_faster_than_they_are_taken(democam: Democam) -> None:
+    microscope = democam(
+        "Property,Camera,Exposure,1",
+        "Property,Camera,OnCameraCCDXSize,48",
+        "Property,Camera,OnCameraCCDYSize,64",
+    )
+    stop = threading.Event()
+    after = 0
+    for frame in microscope.frames(stop):
+        time.sleep(0.01)
+        if stop.is_set():
+            after += 1
+        elif frame.number >= 20:
+            stop.set()
+        # what had come by then: at 1 ms a frame, ten times what was taken
+        assert after < 1000
 
 
 def test_colours_are_red_green_blue(democam: Democam) -> None:
@@ -105,12 +125,6 @@ def test_a_camera_that_stops_by_itself_is_started_again(simulated: Simulated) ->
 
     def fail_once() -> None:
         faults.camera_raises = True
-        threading.Thread(target=until_noticed).start()
-
-    def until_noticed() -> None:
-        while not microscope.losses.counts():
-            time.sleep(1e-4)
-        faults.camera_raises = False
 
     frames = take(microscope, 30, at={10: fail_once})
     assert microscope.losses.counts()["camera"] >= 1
@@ -155,3 +169,114 @@ def test_a_stop_leaves_nothing_running(democam: Democam) -> None:
     take(microscope, 5)
     core: Any = microscope._core
     assert not core.isSequenceRunning()
+
+
+class Renumbered:
+    """A core whose frames bear other numbers, as those of old cores after an overflow, or of drivers that lose some."""
+
+    def __init__(self, core: Any, numbers: dict[int, int]) -> None:
+        self._core, self._numbers = core, numbers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def popNextImageAndMD(self, fix: bool = True) -> Any:
+        image, tags = self._core.popNextImageAndMD(fix=fix)
+        number = int(tags["ImageNumber"])
+        return image, {"ImageNumber": str(self._numbers.get(number, number - 20 if number > 29 else number))}
+
+
+def test_numbers_that_jump_or_go_back(democam: Democam) -> None:
+    """Some are lost where they jump; where they go back, a new sequence begins."""
+    microscope = democam()
+    core: Any = microscope._core
+    losses = Losses()
+    stream = CameraStream(Renumbered(core, {5: 6}), losses, 1.0)  # type: ignore[arg-type]
+    stop = threading.Event()
+    frames: list[Frame] = []
+    for frame in stream.frames(stop):
+        frames.append(frame)
+        if len(frames) == 40:
+            break
+    first = [f.number for f in frames if f.sequence == 0]
+    assert first == [*range(5), 6]
+    assert losses.counts()["buffer"] >= 2
+    assert {f.sequence for f in frames} >= {0, 1, 2}
+    for sequence in range(3):
+        numbers = [f.number for f in frames if f.sequence == sequence]
+        assert numbers == sorted(set(numbers))
+    assert frames[-1].sequence >= 2
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system has one zone for all")
+def test_a_clock_that_is_set_back_an_hour(democam: Democam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core stamps frames with local time, and an hour less of it is what the end of summer brings."""
+    microscope = democam()
+
+    def set_back() -> None:
+        monkeypatch.setenv("TZ", "XYZ+1")
+        time.tzset()
+
+    monkeypatch.setenv("TZ", "XYZ+0")
+    time.tzset()
+    try:
+        began_s = time.perf_counter()
+        frames = take(microscope, 200, at={50: set_back})
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [f.number for f in frames] == list(range(200))
+    arrived = np.array([f.arrived_s for f in frames])
+    assert began_s < arrived.min()
+    assert arrived.max() < time.perf_counter()
+    assert set(microscope.losses.counts()) <= {"suspected"}
+
+
+OBJECTIVES = (
+    "Label,Objective,0,Ten",
+    "Label,Objective,1,Forty",
+    "Property,Objective,State,0",
+    "ConfigPixelSize,Res10x,Objective,Label,Ten",
+    "PixelSize_um,Res10x,1.0",
+    "ConfigPixelSize,Res40x,Objective,Label,Forty",
+    "PixelSize_um,Res40x,0.25",
+)
+
+
+def test_frames_through_another_objective_are_left_out(
+    democam: Democam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = DEVICES.replace("Device,XY", "Device,Objective,DemoCamera,DObjective\nDevice,XY")
+    monkeypatch.setattr("tests.acquire.conftest.DEVICES", devices)
+    microscope = democam(*OBJECTIVES, pixel_size_um=None)
+    core: Any = microscope._core
+    assert microscope.info.objective == "Res10x"
+    sentences: list[str | None] = []
+
+    def change() -> None:
+        core.setProperty("Objective", "State", "1")
+        threading.Thread(target=put_back).start()
+
+    def put_back() -> None:
+        while microscope.trouble is None:
+            time.sleep(0.001)
+        sentences.append(microscope.trouble)
+        core.setProperty("Objective", "State", "0")
+
+    stop = threading.Event()
+    before_s, gaps = time.perf_counter(), []
+    for n, frame in enumerate(microscope.frames(stop)):
+        if n == 20:
+            change()
+        gaps.append(frame.arrived_s - before_s)
+        before_s = frame.arrived_s
+        if "objective" in microscope.losses.counts():
+            stop.set()
+    assert max(gaps) > 0.2
+    assert "was Res10x and is Res40x now" in str(sentences[0])
+    assert isinstance(sentences[0], OtherObjective)
+    assert microscope.trouble is None
+    monkeypatch.setattr("deblurd.acquire.mmcore.OBJECTIVE_PATIENCE_S", 0.3)
+    core.setProperty("Objective", "State", "1")
+    with pytest.raises(MicroscopeError, match="put the first one back to go on, or start again"):
+        take(microscope, 100_000)

@@ -13,6 +13,7 @@ import pytest
 
 from deblurd import cli
 from deblurd.acquire import open_microscope
+from deblurd.acquire.microscope import Microscope
 from deblurd.collect.collector import Collector, Plan, collect, plan_over
 from deblurd.collect.folder import CaptureFolder
 from deblurd.collect.pairs import middle_light, pair
@@ -167,6 +168,17 @@ def test_places_are_named_or_spread_or_where_the_stage_stands() -> None:
                 plan_over(microscope=microscope, at_um=[], **arguments)  # type: ignore[arg-type]
     finally:
         microscope.close()
+
+
+def test_a_plan_that_makes_no_sense_leaves_no_folder(tmp_path: Path) -> None:
+    plain, output = settings(), tmp_path / "pairs"
+
+    def without_area(microscope: Microscope) -> Plan:
+        return plan_over(Plan(()), microscope, plain, [], 3)
+
+    with pytest.raises(UsageError):
+        collect(plain, output, without_area, lambda _done, _all: None, threading.Event())
+    assert not output.exists()
 
 
 def test_it_is_a_command_and_runs_on_micro_manager_s_demo_camera(

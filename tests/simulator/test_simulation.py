@@ -150,7 +150,12 @@ def test_the_truth_is_the_stages_own_motion(load: Loader) -> None:
     core.setXYPosition(300, 100)
     _frames(core, 40)
     core.stopSequenceAcquisition()
-    moving = [t for t in simulation.truth.values() if abs(t.end_um[1] - t.start_um[1]) > 3.99]
+    # a frame that a ramp reaches into is bent
+    moving = [
+        t
+        for t in simulation.truth.values()
+        if abs(t.end_um[1] - t.start_um[1]) > 3.9 and math.hypot(t.motion.bend_dy, t.motion.bend_dx) < 1e-9
+    ]
     assert moving
     for t in moving:
         assert t.end_um[1] - t.start_um[1] == pytest.approx(4.0, abs=1e-6)
@@ -158,10 +163,7 @@ def test_the_truth_is_the_stages_own_motion(load: Loader) -> None:
         expected = -simulation.true_affine.to_pixels(t.end_um - t.start_um)
         np.testing.assert_allclose([t.motion.dy, t.motion.dx], expected, atol=1e-6)
         assert abs(t.motion.dy) + abs(t.motion.dx) >= 8 - 1e-6
-    straight = [t for t in moving if math.hypot(t.motion.bend_dy, t.motion.bend_dx) < 1e-9]
-    for t in straight:
         np.testing.assert_allclose(t.mean_um, (t.start_um + t.end_um) / 2, atol=1e-6)
-    assert straight
 
 
 def test_a_frame_is_the_sharp_view_blurred_by_its_true_motion(load: Loader) -> None:
@@ -298,7 +300,6 @@ def test_a_raising_camera_ends_its_sequence(load: Loader) -> None:
     _frames(core, 2)
     simulation.faults.camera_raises = True
     _wait_for(lambda: not core.isSequenceRunning())
-    simulation.faults.camera_raises = False
     assert len(_scan(core, 2)) == 2
 
 

@@ -139,3 +139,22 @@ def test_memory_is_bounded() -> None:
     for i in range(3000):
         clock.see(i, i / 400)
     assert len(clock._numbers) <= 1024
+
+
+def test_a_frame_that_is_late_before_a_gap_is_doubted() -> None:
+    """A busy computer takes a frame two beats late, and leaves out the next two: which came first, arrivals do not tell."""
+    clock, period, latency_s = FrameClock(10.0, 15.0), 1 / 30, 0.015
+    late, left_out = 60, 2
+    true_end_s = [period * (n + (left_out if n > late else 0)) for n in range(120)]
+    for number, end_s in enumerate(true_end_s):
+        clock.see(number, end_s + latency_s + (left_out * period if number == late else 0.0))
+    off = []
+    for number, end_s in enumerate(true_end_s[:110]):
+        exposure = clock.exposure(number)
+        assert exposure is not None
+        off.append(exposure[2] - end_s)
+        # what is not doubted is right, and what is doubted is wrong by no more than the doubt
+        assert -1e-3 < off[-1] < clock.doubt_s(number) + 1e-3, number
+    assert off[late] == pytest.approx(left_out * period, abs=1e-3)
+    assert clock.doubt_s(late) == pytest.approx(left_out * period, rel=0.01)
+    assert clock.doubt_s(late - 1) == clock.doubt_s(late + 1) == 0.0

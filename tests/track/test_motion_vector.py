@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ def stretch(*points: tuple[float, float]) -> Stretch:
     return Stretch(np.array(points), 0.1, 0.2)
 
 
+@settings(deadline=None)
 @given(
     start=point, velocity=point, push=point,
     size=st.floats(0.1, 2), turn=st.floats(-180, 180), mirrored=st.booleans(),

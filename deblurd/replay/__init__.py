@@ -1,0 +1,1 @@
+"""Recorded data in place of a microscope."""
