@@ -1,0 +1,1 @@
+"""What did all the frames that see a place say together?"""

@@ -1,0 +1,231 @@
+"""Frames that see the same place, compared: how far they really lie apart, how bright they are, and where they disagree.
+
+Frames blurred by different motions are made alike first, each by the other's kernel: ``K_b * y_a`` and ``K_a * y_b`` show the same, whatever the
+kernels are, and nothing has to be deconvolved to tell. What then still differs by more than noise and interpolation explain is dirt on one
+of them, something that moved, or a wrong place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurd.frames import MotionVector
+from deblurd.kernel import CROSS_PX, motion_kernel, reblur
+from deblurd.light import Image
+
+Floats = NDArray[np.float64]
+
+BLOCK_PX = 32
+_LEAST_BLOCKS = 4
+_STEPS = 2
+_FURTHEST_PX = 1.0
+"""A place that this much more is off than was thought is not believed: neither the old one nor the new."""
+
+_SIGMAS = 3.0
+_OFF_PX = 0.35
+"""Blocks may differ by this many standard deviations of the noise, or by what lying so far off does to them."""
+
+_TOO_MANY = 0.4
+"""A view of which a larger share of blocks disagrees is left out altogether."""
+
+_EXPOSURE_OFF = 0.1
+"""A brightness that differs by more from what the exposures say is worth a word."""
+
+NO_AREA = "it has no area in common with the others"
+
+_TAPS = np.arange(-3, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One frame that sees the place. offset_px: its centre, from that of the key frame, (y, x). sigma_px: how far off that may be, each axis."""
+
+    index: int
+    motion: MotionVector
+    offset_px: tuple[float, float]
+    exposure_ms: float
+    sigma_px: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """A view held against the key frame. view: with its offset refined. brightness: of the view over the key's. disagrees: (rows, columns) bool, blocks of
+    the key frame in which they differ; seen: those that could be compared. why_not: why it cannot be used, or "". note: what is odd about it, or ""."""
+
+    view: View
+    brightness: float
+    disagrees: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    why_not: str = ""
+    note: str = ""
+
+
+def compare(
+    key: View, key_light: Image, view: View, light: Image, variances: tuple[float, float]
+) -> Compared:
+    """Holds a view against the key frame. key_light, light: (H, W) luminance, linear. variances: of their noise."""
+    blocks = block_grid(key_light.shape)
+    nothing = np.zeros(blocks, bool)
+    left_out = Compared(view, 1.0, nothing, nothing)
+    if not view.motion.is_known:
+        return replace(left_out, why_not="its motion is not known")
+    first = _Overlap.of(key, key_light, view, light)
+    if first is None:
+        return replace(left_out, why_not=NO_AREA)
+    found = view
+    overlap: _Overlap = first
+    for step in range(_STEPS + 1):
+        if step:
+            again = _Overlap.of(key, key_light, found, light)
+            if again is None:
+                break
+            overlap = again
+        if step < _STEPS:
+            dy, dx = overlap.misplaced()
+            found = replace(found, offset_px=(found.offset_px[0] + dy, found.offset_px[1] + dx))
+    moved = math.dist(found.offset_px, view.offset_px)
+    if moved > _FURTHEST_PX + 3 * view.sigma_px:
+        return replace(
+            left_out, why_not=f"it lies {moved:.1f} px from where it was placed, or shows something else"
+        )
+    brightness = overlap.brightness()
+    told = view.exposure_ms / key.exposure_ms
+    note = ""
+    if not 1 / (1 + _EXPOSURE_OFF) < brightness / told < 1 + _EXPOSURE_OFF:
+        note = f"it is {brightness / told:.2f} times as bright as its exposure says: the lamp or the camera's gain changed"
+    seen, disagrees = overlap.disagreement(brightness, variances, blocks)
+    if seen.sum() >= _LEAST_BLOCKS and disagrees.sum() > _TOO_MANY * seen.sum():
+        return replace(left_out, why_not="it disagrees with the others")
+    return Compared(found, brightness, disagrees, seen, "", note)
+
+
+def block_grid(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many blocks, down and across, a frame is compared in."""
+    return max(1, round(shape[0] / BLOCK_PX)), max(1, round(shape[1] / BLOCK_PX))
+
+
+def is_alike(a: MotionVector, b: MotionVector) -> bool:
+    """Whether two motions leave kernels that are as good as the same: a straight one is the same there and back."""
+    there = max(abs(a.dy - b.dy), abs(a.dx - b.dx), abs(a.bend_dy - b.bend_dy), abs(a.bend_dx - b.bend_dx))
+    back = max(abs(a.dy + b.dy), abs(a.dx + b.dx), abs(a.bend_dy - b.bend_dy), abs(a.bend_dx - b.bend_dx))
+    return min(there, back) < CROSS_PX
+
+
+def shifted(image: Image, part: tuple[float, float]) -> Image:
+    """(H, W[, C]) float32 read at a fraction `part` of a pixel, (y, x) in [0, 1), below and right of each pixel (Lanczos, 8 taps)."""
+    if max(part) < 1e-3:
+        return image
+    along_x, along_y = lanczos(part[1]), lanczos(part[0])
+    return np.asarray(
+        cv2.sepFilter2D(image, cv2.CV_32F, along_x, along_y, anchor=(3, 3), borderType=cv2.BORDER_REPLICATE),
+        np.float32,
+    ).reshape(image.shape)
+
+
+def lanczos(part: float) -> Floats:
+    """Eight taps that read a line of pixels at `part` of a pixel after tap 3."""
+    t = _TAPS - part
+    taps = np.sinc(t) * np.sinc(t / 4)
+    return np.asarray(taps / taps.sum(), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Overlap:
+    """What two frames have in common, both blurred by both motions; corner: of it in the key frame. powers: of what the blurs leave of white noise."""
+
+    a: Image
+    b: Image
+    corner: tuple[int, int]
+    powers: tuple[float, float]
+
+    @classmethod
+    def of(cls, key: View, key_light: Image, view: View, light: Image) -> _Overlap | None:
+        """None where they have hardly anything in common."""
+        height, width = key_light.shape
+        whole = [math.floor(v + 1e-9) for v in view.offset_px]
+        # pixel p of the key is pixel p - offset of the view
+        part = (view.offset_px[0] - whole[0], view.offset_px[1] - whole[1])
+        border = math.ceil(max(key.motion.length_px, view.motion.length_px) / 2) + 5
+        top, left = max(0, whole[0] + 1), max(0, whole[1] + 1)
+        bottom, right = min(height, height + whole[0]), min(width, width + whole[1])
+        if bottom - top < 2 * border + BLOCK_PX or right - left < 2 * border + BLOCK_PX:
+            return None
+        a = np.ascontiguousarray(key_light[top:bottom, left:right])
+        # read at p - whole - part: one pixel further back, and 1 - part ahead of that
+        back = [1 if p > 1e-9 else 0 for p in part]
+        y, x = top - whole[0] - back[0], left - whole[1] - back[1]
+        piece = light[y : y + bottom - top, x : x + right - left]
+        ahead = (1 - part[0] if back[0] else 0.0, 1 - part[1] if back[1] else 0.0)
+        b = shifted(np.ascontiguousarray(piece), ahead)
+        powers = (1.0, 1.0)
+        if not is_alike(key.motion, view.motion):
+            a, b = reblur(a, view.motion), reblur(b, key.motion)
+            powers = tuple(  # type: ignore[assignment]
+                float((motion_kernel(motion) ** 2).sum()) for motion in (view.motion, key.motion)
+            )
+        inner = slice(border, -border), slice(border, -border)
+        return cls(a[inner], b[inner], (top + border, left + border), powers)
+
+    def brightness(self) -> float:
+        """Light of the view over the key's, by what most pixels say."""
+        ratio = self._means(self.b) / np.maximum(self._means(self.a), 1e-4)
+        return float(np.median(ratio))
+
+    def misplaced(self) -> tuple[float, float]:
+        """How much further, (y, x) px, the view lies than was thought: one step of Lucas & Kanade 1981, pixels that differ much counting less."""
+        b = self.b / np.float32(max(self.brightness(), 1e-3))
+        mean = (self.a + b) / 2
+        gy = cv2.sepFilter2D(mean, cv2.CV_32F, np.array([1.0]), np.array([-0.5, 0, 0.5]))
+        gx = cv2.sepFilter2D(mean, cv2.CV_32F, np.array([-0.5, 0, 0.5]), np.array([1.0]))
+        difference = b - self.a
+        scale = 3 * float(np.median(np.abs(difference))) + 1e-6
+        weight = 1 / (1 + (difference / scale) ** 2)
+        gyw, gxw = gy * weight, gx * weight
+        normal = np.array(
+            [[(gyw * gy).sum(), (gyw * gx).sum()], [(gyw * gx).sum(), (gxw * gx).sum()]], np.float64
+        )
+        right = np.array([(gyw * difference).sum(), (gxw * difference).sum()], np.float64)
+        normal += np.eye(2) * (1e-4 * np.trace(normal) + 1e-9)
+        # b(p) = scene(p + d) where the view lies d further on than thought is scene at a place d nearer
+        dy, dx = np.clip(np.linalg.solve(normal, right), -1.0, 1.0)
+        return float(dy), float(dx)
+
+    def disagreement(
+        self, brightness: float, variances: tuple[float, float], blocks: tuple[int, int]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which blocks of the key frame are seen, and in which of those the two differ."""
+        b = self.b / np.float32(max(brightness, 1e-3))
+        noise = variances[0] * self.powers[0] + variances[1] * self.powers[1] / max(brightness, 1e-3) ** 2
+        gy, gx = np.diff(self.a, axis=0, append=self.a[-1:]), np.diff(self.a, axis=1, append=self.a[:, -1:])
+        slope = self._means(np.asarray(gy * gy + gx * gx, np.float32))
+        square = self._means(np.asarray(cv2.blur(b - self.a, (3, 3)) ** 2, np.float32))
+        limit = _SIGMAS**2 * noise + _OFF_PX**2 * slope
+        differs = square > limit
+        seen, disagrees = np.zeros(blocks, bool), np.zeros(blocks, bool)
+        rows, columns = self._at(blocks, differs.shape)
+        for row, y in enumerate(rows):
+            for column, x in enumerate(columns):
+                if 0 <= y < blocks[0] and 0 <= x < blocks[1]:
+                    seen[y, x] = True
+                    disagrees[y, x] |= differs[row, column]
+        return seen, disagrees
+
+    def _at(self, blocks: tuple[int, int], shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """The key frame's rows and columns of blocks in which those of this overlap have their middles."""
+        middles = []
+        for axis in (0, 1):
+            step = self.a.shape[axis] / shape[axis]
+            middles.append(
+                [int((self.corner[axis] + (n + 0.5) * step) // BLOCK_PX) for n in range(shape[axis])]
+            )
+        return middles[0], middles[1]
+
+    def _means(self, image: Image) -> Floats:
+        """Of blocks of about `BLOCK_PX`."""
+        rows, columns = (max(1, side // BLOCK_PX) for side in image.shape[:2])
+        return np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA), np.float64)
