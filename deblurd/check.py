@@ -16,9 +16,10 @@ from deblurd.acquire.microscope import MicroscopeInfo
 from deblurd.config import load
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import Model, find_model
-from deblurd.errors import DeblurdError, MicroscopeError
+from deblurd.errors import DeblurdError
 from deblurd.host.disk import MB, DiskGuard
 from deblurd.host.lock import output_lock, remove_lock
+from deblurd.photon.kept import KeptTransfers
 from deblurd.settings import MicroscopeSettings, Settings
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ def check(config_file: Path | None) -> list[Finding]:
     model = look("model", lambda: _model(settings))
     if info is not None:
         look("pixel size", lambda: _pixel_size(info, model))
+        look("camera noise", lambda: _photons(settings, info))
     if model is not None:
         look("providers", lambda: _providers(settings, model))
     return findings
@@ -79,23 +81,14 @@ def _config(file: Path | None) -> tuple[str, Settings]:
 
 
 def _adapters(settings: MicroscopeSettings) -> tuple[str, None]:
-    if settings.backend == "simulator":
-        return "not needed by the simulator", None
+    if settings.backend != "mmcore":
+        return f"not needed by backend {settings.backend}", None
     # imported where it is needed: it looks through the disk
-    from pymmcore_plus import find_micromanager
+    from deblurd.acquire import adapters
 
-    folder = settings.adapter_path or find_micromanager()
-    if folder is None:
-        raise MicroscopeError(
-            "no device adapters were found on this machine: install Micro-Manager, with `mmcore install` for one, "
-            "or set microscope.adapter_path"
-        )
-    found = [path for path in Path(folder).glob("*mmgr_dal_*") if path.is_file()]
-    if not found:
-        raise MicroscopeError(
-            f"{folder} holds no device adapters (mmgr_dal_*): set microscope.adapter_path to the folder of Micro-Manager"
-        )
-    return f"{len(found)} in {folder}", None
+    folder = adapters.find_adapters(settings.adapter_path)
+    number = adapters.check_interface(folder)
+    return f"{adapters.count(folder)} in {folder}, device interface {number or 'not known'}", None
 
 
 def _microscope(settings: Settings) -> tuple[str, MicroscopeInfo]:
@@ -105,7 +98,11 @@ def _microscope(settings: Settings) -> tuple[str, MicroscopeInfo]:
     finally:
         microscope.close()
     size = " x ".join(map(str, info.shape))
-    return f"camera {info.camera} ({size}, {info.dtype}, {info.exposure_ms:g} ms), stage {info.stage}", info
+    found = f"; found: {', '.join(info.devices)}" if info.devices else ""
+    return (
+        f"camera {info.camera} ({size}, {info.dtype}, {info.exposure_ms:g} ms), stage {info.stage}{found}",
+        info,
+    )
 
 
 def _model(settings: Settings) -> tuple[str, Model]:
@@ -120,6 +117,13 @@ def _pixel_size(info: MicroscopeInfo, model: Model | None) -> tuple[str, None]:
     return (model and model.check_pixel_size(size_um)) or f"{size_um:g} um", None
 
 
+def _photons(settings: Settings, info: MicroscopeInfo) -> tuple[str, None]:
+    kept = KeptTransfers(settings.mosaic.output).get(info)
+    return (
+        kept.sentence() if kept else "not measured yet: `deblurd photons` with the stage at rest over tissue"
+    ), None
+
+
 def _providers(settings: Settings, model: Model) -> tuple[str, None]:
     s = settings.deblur
     deblurrer = Deblurrer(model, encoding="srgb", device=s.device, threads=s.threads)
@@ -131,7 +135,7 @@ def _providers(settings: Settings, model: Model) -> tuple[str, None]:
 
 def _disk(settings: Settings) -> tuple[str, None]:
     output = settings.mosaic.output
-    return f"{DiskGuard(output).check() // MB:,} MB free for {output}", None
+    return f"{DiskGuard(output, settings.mosaic.least_free_mb).check() // MB:,} MB free for {output}", None
 
 
 def _lock(settings: Settings) -> tuple[str, bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
-import math
 import os
 import re
 import sys
@@ -13,10 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from deblurd import __version__, slides_cli
-from deblurd.errors import DeblurdError, NoInputError, OutputError, UsageError
+from deblurd import __version__
+from deblurd.commands import calibrate, collect, demo, files, plan, scan, slides, trajectories
+from deblurd.errors import DeblurdError, OutputError, UsageError
 from deblurd.host import logs, memory
-from deblurd.simulator.options import DemoOptions
 
 if TYPE_CHECKING:
     from deblurd.daemon import Report
@@ -97,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complain(sentence: str, code: int, err: BaseException | None = None) -> int:
     if err is not None:
         log.error("traceback", exc_info=err)
-    print(f"deblurd: {sentence}", file=sys.stderr)
+    logs.complain(f"deblurd: {sentence}")
     return code
 
 
@@ -145,20 +144,27 @@ def _config_schema(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd import config
+    from deblurd import config, health
     from deblurd.console import live_status
     from deblurd.daemon import Daemon
-    from deblurd.host.signals import stop_on_signals
-    from deblurd.resume import resume_all
+    from deblurd.host.signals import hangups, stop_on_signals
+    from deblurd.page import open_page
+    from deblurd.resume import resuming
+    from deblurd.service import Service
 
     settings = config.load(options.config)
     stop = stop_on_signals()
     daemon = Daemon(settings)
     try:
-        resume_all(settings.mosaic.output, lambda sentence: print(sentence, flush=True), stop)
-        with live_status(Console(stderr=True)) as on_status:
+        with (
+            health.watched("main"),
+            open_page(daemon) as page,
+            Service(daemon, options.config, lambda: page.view.status().sentence, stop, hangups()),
+            resuming(settings.mosaic.output, lambda sentence: print(sentence, flush=True), stop),
+            live_status() as on_status,
+        ):
+            if page.url is not None:
+                print(f"The page is at {page.url}", flush=True)
             daemon.run(on_status, stop)
     finally:
         daemon.close()
@@ -175,119 +181,6 @@ def _print_slides(report: Report) -> None:
         print("No slide was begun: nothing new came under the objective.")
 
 
-def _demo(options: argparse.Namespace) -> None:
-    demo = DemoOptions(
-        slide=options.slide,
-        pixel_size_um=options.pixel_size_um,
-        area_mm=None if options.area_mm is None else tuple(options.area_mm),
-        fov_px=options.fov_px,
-        overlap=options.overlap,
-        exposure_ms=options.exposure_ms,
-        speed_um_s=options.speed_um_s,
-        blur_px=options.blur_px,
-        model=options.model,
-        seed=options.seed,
-        output=options.output,
-        report=options.report,
-    )
-    if demo.report is not None:
-        _make_folder(demo.report.absolute().parent)
-
-    from rich.console import Console
-
-    from deblurd.console import live_status, report_table
-    from deblurd.host.signals import stop_on_signals
-    from deblurd.simulator.demo import run_demo
-
-    stop = stop_on_signals()
-    with live_status(Console(stderr=True)) as on_status:
-        report = run_demo(demo, on_status, stop)
-    Console().print(report_table(report))
-
-
-def _deblur(options: argparse.Namespace) -> None:
-    dy, dx = options.motion
-    if not (math.isfinite(dy) and math.isfinite(dx)):
-        raise UsageError(
-            f"--motion is {dy:g} {dx:g}, but must be two finite numbers of pixels, down and right"
-        )
-    for path in options.images:
-        if not path.is_file():
-            raise NoInputError(f"the image {path} is not there: give the paths of image files")
-    _make_folder(options.output)
-
-    from deblurd.deblur.images import deblur_images
-
-    for result in deblur_images(
-        options.images, motion=(dy, dx), encoding=options.encoding, model=options.model, output=options.output
-    ):
-        print(result.text)
-
-
-def _stitch(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd.console import count_bar
-    from deblurd.host.signals import stop_on_signals
-    from deblurd.stitch import stitch_folder
-
-    stop = stop_on_signals()
-    with count_bar(Console(stderr=True), "stitching") as on_progress:
-        stitched = stitch_folder(
-            options.folder,
-            options.output,
-            pixel_size_um=options.pixel_size_um,
-            model=options.model,
-            overlap=options.overlap,
-            encoding=options.encoding,
-            on_progress=on_progress,
-            stop=stop,
-        )
-    finished = stitched.finished
-    for note in stitched.notes:
-        print(f"Note: {note}")
-    size = "" if finished.mosaic is None else f", {finished.mosaic.width_px} x {finished.mosaic.height_px} px"
-    print(f"{finished.folder.path}: {finished.tiles} tiles{size}, in {finished.seconds:.1f} s")
-
-
-def _collect(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd import config
-    from deblurd.collect.collector import Plan, collect, plan_over
-    from deblurd.console import count_bar
-    from deblurd.host.signals import stop_on_signals
-
-    settings = config.load(options.config)
-    plan = Plan((), options.blur_px, options.defocus_um)
-    stop = stop_on_signals()
-    with count_bar(Console(stderr=True), "collecting") as on_progress:
-        report = collect(
-            settings,
-            options.output,
-            lambda microscope: plan_over(plan, microscope, settings, options.at, options.places),
-            on_progress,
-            stop,
-        )
-    for note in report.notes:
-        print(f"Note: {note}")
-    print(
-        f"{report.folder}: {report.places} places, {report.moving} frames in motion, {report.defocused} out of focus; "
-        f"{report.unlike} left out, because where they lie on the sharp one could not be told"
-    )
-
-
-def _export(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from deblurd.console import count_bar
-    from deblurd.export import export_ome_tiff
-
-    with count_bar(Console(stderr=True), "exporting") as on_progress:
-        path = export_ome_tiff(options.slide, options.output, on_progress=on_progress)
-    print(path)
-
-
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -296,15 +189,6 @@ def _check(options: argparse.Namespace) -> int:
     findings = check(options.config)
     Console().print(table(findings))
     return next((finding.exit_code for finding in findings if finding.exit_code), 0)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError(
-            f"the folder {folder} cannot be created ({err.strerror}): choose a folder that you may write to"
-        ) from err
 
 
 # --- the words ---
@@ -328,14 +212,29 @@ def _parser() -> Parser:
 
     _config_words(command("config", None, "write, check and show configuration files"))
     _run_words(command("run", _run, "make a mosaic of every slide, until stopped"))
-    _demo_words(command("demo", _demo, "scan a virtual slide and compare the mosaic with the truth"))
-    _deblur_words(command("deblur", _deblur, "take a known motion out of image files"))
-    _stitch_words(command("stitch", _stitch, "make a mosaic of image files whose stage positions are known"))
-    _export_words(command("export", _export, "write a finished mosaic as one file that other programs open"))
-    _collect_words(
-        command("collect", _collect, "capture places sharp, out of focus and in motion, to train on")
+    scan.add_status(command("status", scan.status, "what a `deblurd run` on this machine is doing"))
+    demo.add_words(command("demo", demo.run, "scan a virtual slide and compare the mosaic with the truth"))
+    files.add_deblur(command("deblur", files.deblur, "take a known motion out of image files"))
+    files.add_stitch(
+        command("stitch", files.stitch, "make a mosaic of image files whose stage positions are known")
     )
+    files.add_export(
+        command("export", files.export, "write a finished mosaic as one file that other programs open")
+    )
+    calibrate.add_words(
+        command("calibrate", calibrate.run, "measure how the camera sees the stage, which moves for it")
+    )
+    collect.add_words(
+        command("collect", collect.run, "capture places sharp, out of focus and in motion, to train on")
+    )
+    plan.add_photons(
+        command("photons", plan.photons, "measure the camera's noise and the light, with the stage at rest")
+    )
+    plan.add_scan(_actions(command("scan", None, "plan the scan of an area")))
     _slides_words(command("slides", None, "list, check, finish and join slides that were scanned"))
+    trajectories.add_words(
+        command("trajectories", trajectories.trajectories, "follow objects through a series of frames")
+    )
     check = command("check", _check, "say whether this machine is ready for a run")
     check.add_argument("--config", type=Path, metavar="FILE", help="configuration; the simulator's if absent")
     return parser
@@ -363,7 +262,9 @@ def _actions(parser: Parser) -> Callable[[str, Any, str], Parser]:
 
 
 def _slides_words(parser: Parser) -> None:
-    slides_cli.add_actions(_actions(parser))
+    action = _actions(parser)
+    slides.add_actions(action)
+    scan.add_actions(action)
 
 
 def _config_words(parser: Parser) -> None:
@@ -388,135 +289,3 @@ def _run_words(parser: Parser) -> None:
     parser.add_argument(
         "--config", type=Path, required=True, metavar="FILE", help="from `deblurd config init`"
     )
-
-
-def _demo_words(parser: Parser) -> None:
-    default = DemoOptions()
-    add = parser.add_argument
-    add("--slide", type=Path, metavar="IMAGE", help="PNG, TIFF or SVS; generated tissue if absent")
-    add(
-        "--pixel-size-um",
-        type=float,
-        metavar="F",
-        help="of the camera on the slide; the image's own, else 0.5",
-    )
-    add(
-        "--area-mm",
-        type=float,
-        nargs=2,
-        metavar=("W", "H"),
-        help="width and height to scan; the whole slide if absent",
-    )
-    add(
-        "--fov-px",
-        type=int,
-        default=default.fov_px,
-        metavar="N",
-        help="side of the camera's field (%(default)s)",
-    )
-    add("--overlap", type=float, default=default.overlap, metavar="F", help="share of a tile (%(default)s)")
-    add("--exposure-ms", type=float, default=default.exposure_ms, metavar="F", help="(%(default)s)")
-    add("--speed-um-s", type=float, metavar="F", help="of the stage; or say --blur-px")
-    add(
-        "--blur-px",
-        type=float,
-        metavar="F",
-        help="travel of the image during an exposure, which sets the speed",
-    )
-    add("--model", default=default.model, metavar="NAME", help='or "wiener", "raw" (%(default)s)')
-    add("--seed", type=int, default=default.seed, metavar="N", help="of tissue and noise (%(default)s)")
-    add("--output", type=Path, default=default.output, metavar="DIR", help="(%(default)s)")
-    add("--report", type=Path, metavar="FILE.json", help="write the figures here too")
-
-
-def _deblur_words(parser: Parser) -> None:
-    add = parser.add_argument
-    add("images", type=Path, nargs="+", metavar="IMAGE")
-    add(
-        "--motion",
-        type=float,
-        nargs=2,
-        required=True,
-        metavar=("DY", "DX"),
-        help="travel of the image during the exposure, in pixels, down and right",
-    )
-    add(
-        "--encoding",
-        choices=("srgb", "linear"),
-        default="srgb",
-        help="what a pixel value means (%(default)s)",
-    )
-    add("--model", default="fast", metavar="NAME", help='or "wiener" (%(default)s)')
-    add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
-
-
-def _stitch_words(parser: Parser) -> None:
-    add = parser.add_argument
-    add(
-        "folder",
-        type=Path,
-        metavar="FOLDER",
-        help="images, and tiles.csv with file,x_um,y_um (of the tile's centre; x right, y down) and maybe "
-        "t_s,exposure_ms,vx_um_s,vy_um_s",
-    )
-    add("--output", type=Path, required=True, metavar="DIR", help="folder that gets the slide's folder")
-    add(
-        "--pixel-size-um",
-        type=float,
-        metavar="F",
-        help="of the camera on the slide; what TIFFs say if absent",
-    )
-    add(
-        "--model", default="raw", metavar="NAME", help='takes blur out; "raw" takes nothing out (%(default)s)'
-    )
-    add("--overlap", type=float, metavar="F", help="share of a tile; by the positions if absent")
-    add(
-        "--encoding",
-        choices=("srgb", "linear"),
-        help="what a pixel value means; if absent, srgb for 8 bit and linear for 16",
-    )
-
-
-def _collect_words(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--config", type=Path, required=True, metavar="FILE", help="of the microscope, as for a run")
-    add("--output", type=Path, required=True, metavar="DIR", help="new folder for the pairs")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--at",
-        type=float,
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("X_UM", "Y_UM"),
-        help="a place, and as often as you like; where the stage stands if absent",
-    )
-    where.add_argument("--places", type=int, metavar="N", help="that many over the area of [scan]")
-    add(
-        "--blur-px",
-        type=float,
-        nargs="*",
-        default=[5.0, 10.0, 20.0],
-        metavar="F",
-        help="levels of motion, each along x and y, there and back (5 10 20)",
-    )
-    add(
-        "--defocus-um",
-        type=float,
-        nargs="*",
-        default=[-8.0, -4.0, -2.0, 2.0, 4.0, 8.0],
-        metavar="F",
-        help="planes, from the focus (-8 -4 -2 2 4 8)",
-    )
-
-
-def _export_words(parser: Parser) -> None:
-    add = parser.add_argument
-    add("slide", type=Path, metavar="SLIDE", help="the slide's folder")
-    add(
-        "--to",
-        choices=("ome-tiff",),
-        required=True,
-        help="ome-tiff: tiled, with its pyramid, every pixel kept",
-    )
-    add("--output", type=Path, metavar="FILE", help="mosaic.ome.tif in the slide's folder if absent")

@@ -140,7 +140,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     def beside(path: Path | None) -> Path | None:
         return path if path is None else folder / path.expanduser()
 
-    microscope, simulator = settings.microscope, settings.simulator
+    microscope, simulator, replay = settings.microscope, settings.simulator, settings.replay
     config_file = beside(microscope.config_file)
     if config_file is not None and not config_file.is_file():
         # it may come with the device adapters; the microscope looks there
@@ -154,8 +154,12 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
                 update={"config_file": config_file, "adapter_path": beside(microscope.adapter_path)}
             ),
             "simulator": simulator and simulator.model_copy(update={"slide": beside(simulator.slide)}),
+            "replay": replay and replay.model_copy(update={"path": beside(replay.path)}),
+            "scan": settings.scan.model_copy(update={"plan": beside(settings.scan.plan)}),
             "deblur": settings.deblur.model_copy(update={"model": model}),
             "mosaic": settings.mosaic.model_copy(update={"output": beside(settings.mosaic.output)}),
+            "slide": settings.slide.model_copy(update={"label_image": beside(settings.slide.label_image)}),
+            "serve": settings.serve.model_copy(update={"token_file": beside(settings.serve.token_file)}),
         }
     )
 
@@ -285,9 +289,14 @@ def _example(prop: Mapping[str, Any]) -> Any:
     if "enum" in prop:
         return prop["enum"][0]
     if prop.get("type") == "array":
-        return [_example(each) for each in prop["prefixItems"]]
+        items = prop.get("prefixItems") or [prop["items"]] * prop.get("minItems", 1)
+        return [_example(each) for each in items]
     if prop.get("type") == "boolean":
         return False
     if prop.get("type") == "number":
         return 1.0 if "exclusiveMinimum" in prop else 0.0
-    return "path/to/it" if prop.get("format") == "path" else 1
+    if prop.get("type") == "string":
+        if prop.get("pattern", "").startswith("^http"):
+            return "http://127.0.0.1:9000/"
+        return "path/to/it" if prop.get("format") == "path" else "name"
+    return 1

@@ -24,8 +24,12 @@ from deblurd.slides.catalog import Entry
 
 
 @contextmanager
-def live_status(console: Console) -> Iterator[Callable[[Status], None]]:
-    """A progress bar of tiles painted of tiles taken, with frames/s, what waits, and what was lost."""
+def live_status() -> Iterator[Callable[[Status], None]]:
+    """A progress bar on stderr of tiles painted of tiles taken, with frames/s, what waits, and what was lost; nothing where no person looks."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda status: None
+        return
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -45,7 +49,7 @@ def live_status(console: Console) -> Iterator[Callable[[Status], None]]:
                 figures += f", {total} tiles, {total - painted} waiting"
             if lost:
                 figures += f", {lost} frames lost"
-            description = status.slide or "waiting for new ground"
+            description = status.trouble or status.slide or "waiting for new ground"
             bar.update(
                 task, description=description, total=total or None, completed=painted or 0, figures=figures
             )
@@ -62,14 +66,14 @@ def count_bar(console: Console, description: str) -> Iterator[Callable[[int, int
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def report_table(report: Mapping[str, Any]) -> Table:
-    """The report of a demo for people: the same keys, nested ones on one line."""
+def report_table(report: Mapping[str, Any], name: str = "deblurd demo") -> Table:
+    """A report for people: the same keys, nested ones on one line; without what there was none of."""
     # folded, since a path that is cut short leads nowhere
     columns = Column(), Column(overflow="fold")
-    table = Table(
-        *columns, title="deblurd demo, for research use only", title_justify="left", show_header=False
-    )
+    table = Table(*columns, title=f"{name}, for research use only", title_justify="left", show_header=False)
     for key, value in report.items():
+        if value is None:
+            continue
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
         table.add_row(key, escape(str(value)))
@@ -118,6 +122,7 @@ def slide_table(slide: Entry) -> Table:
         if slide.tiles is None
         else f"{slide.tiles} recorded, {m.get('tiles', 0)} in the mosaic",
         "deblurring": describe_gates(m["gates"]) if m.get("gates") else None,
+        "fused": describe_fusion(m) if m.get("fused") else None,
         "left out": _tiles(m.get("damaged", []), "their raw pixels are damaged"),
         "weak places": _tiles(m.get("weak_tiles", []), "nothing in them matched a neighbour"),
         "matches agree": None if closure is None else f"to {closure:.2f} px",
@@ -138,6 +143,14 @@ def slide_table(slide: Entry) -> Table:
         if value not in (None, ""):
             table.add_row(key, escape(str(value)))
     return table
+
+
+def describe_fusion(manifest: Mapping[str, Any]) -> str:
+    """For people: "from 5.2 frames a pixel; left out: its motion is not known (3 times)"."""
+    reasons = ", ".join(f"{why} ({n} times)" for why, n in manifest.get("left_out", {}).items())
+    return f"fused from {manifest['observations_mean']:.1f} frames a pixel" + (
+        f"; frames left out of a tile: {reasons}" if reasons else ""
+    )
 
 
 def _model(manifest: Mapping[str, Any]) -> str:

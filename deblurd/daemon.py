@@ -6,33 +6,46 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from deblurd import health
 from deblurd.acquire import open_microscope
-from deblurd.acquire.drive import Driver, serpentine
-from deblurd.acquire.microscope import Microscope
+from deblurd.acquire.microscope import Microscope, OtherObjective
+from deblurd.calibrate.kept import KeptCalibrations
+from deblurd.calibrate.run import make_tracker
+from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import find_model
-from deblurd.frames import Frame, Tile
+from deblurd.errors import OutputError
+from deblurd.frames import Frame, Pose
 from deblurd.host.disk import DiskGuard
 from deblurd.host.lock import output_lock
-from deblurd.pipeline import Finished, Progress, SlidePipeline, make_deblurrer
+from deblurd.host.webhook import Webhook
+from deblurd.pipeline import Finished, Progress, make_deblurrer
+from deblurd.reload import reload
+from deblurd.scan.scan import AreaScan
+from deblurd.sessions import Sessions
 from deblurd.settings import Settings
-from deblurd.slides.ending import Ending
-from deblurd.slides.folder import SlideFolder
+from deblurd.slides.label import LabelReader
 from deblurd.slides.painter import Camera
-from deblurd.track.tracker import Tracker
+from deblurd.trajectory.live import RestingSeries
 
 log = logging.getLogger(__name__)
 
-STEADY_FRAMES = 24
-"""So many frames at an even pace, and the camera's beat is known."""
+WORTH_ANOTHER = ("unknown_motion", "inconsistent")
+"""Tiles of which more may come from a frame at rest."""
 
-READY_S = 10.0
-"""The longest wait for the camera's beat before the stage sets out."""
+SILENT_S = 1.0
+"""A camera without a frame for longer: orders are carried out without one."""
+
+HANGING_S = 3.0
+"""A camera without a frame for longer, beside its exposure: people are told."""
+
+RATE_FRAMES = 60
+"""So many frames, the newest, tell the camera's rate: one that was silent for an hour is as fast as before."""
 
 SETTLE_S = 1.0
 """After the last lane: time for the frames that are still on their way."""
@@ -40,13 +53,14 @@ SETTLE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a technician wants to see several times a second."""
+    """What a technician wants to see several times a second. trouble: why no frames come, in a sentence."""
 
     slide: str | None
     frames: int
     frames_per_s: float
     lost: dict[str, int]
     progress: Progress | None
+    trouble: str | None = None
 
 
 @dataclass(slots=True)
@@ -66,12 +80,11 @@ class Daemon:
     wants to ask them something afterwards, until `close`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
         output = settings.mosaic.output
         self._lock = output_lock(output)
         self._lock.acquire()
         try:
-            self._disk = DiskGuard(output)
+            self._disk = DiskGuard(output, settings.mosaic.least_free_mb)
             self._disk.check()
             model = find_model(settings.deblur.model)
             self.microscope: Microscope = open_microscope(settings)
@@ -87,20 +100,77 @@ class Daemon:
             info.exposure_ms,
             info.camera,
         )
-        self.deblurrer = make_deblurrer(model, self.camera, settings.deblur)
+        deblurrer = make_deblurrer(model, self.camera, settings.deblur)
         self.report = Report()
+        self._webhook = Webhook(settings.notify.webhook)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self._slide: SlidePipeline | None = None
-        self._last_tile_s = 0.0
+        self.newest_frame: Frame | None = None
         self._first_frame_s = self._last_frame_s = 0.0
-        self._tracker = self._make_tracker()
-        self._ending = Ending(settings.slide, leave_um=0.5 * min(self._fov_um()))
-        self._closing: list[threading.Thread] = []
+        self._arrived_s: deque[float] = deque(maxlen=RATE_FRAMES)
+        self._calibrations = KeptCalibrations(output)
+        self._tracker = make_tracker(
+            settings, self.microscope, self._calibrations.get(info), learn=settings.learns_calibration
+        )
+        self.scan = (
+            None
+            if settings.scan.mode == "watch"
+            else AreaScan(
+                settings,
+                self.microscope,
+                self._tracker,
+                max(deblurrer.blur_range_px[1], settings.deblur.sharp_below_px),
+                self._failed_tiles,
+            )
+        )
+        self.sessions = Sessions(
+            settings,
+            self._disk,
+            self.camera,
+            deblurrer,
+            self._tracker,
+            fov_um=info.affine.field_um(info.shape),
+            facts=self._facts,
+            on_pause=self._pause,
+            on_stop=self._stop_driving,
+            on_news=self._webhook.tell,
+        )
+        self.report.slides = self.sessions.finished
+        self._resting = (
+            RestingSeries(settings.trajectories, self.camera, output, self._disk.check)
+            if settings.trajectories.enabled
+            else None
+        )
 
     def close(self) -> None:
         self.microscope.close()
         self._lock.release()
+
+    @property
+    def settings(self) -> Settings:
+        """Those that the slide at work began with; where none is, those of the next."""
+        return self.sessions.settings
+
+    @property
+    def deblurrer(self) -> Deblurrer:
+        return self.sessions.deblurrer
+
+    def reload(self, fresh: Settings) -> str:
+        """Has the next slide take of `fresh` what can be taken without a restart; returns a sentence that says so.
+
+        Raises ModelError where its model cannot be used; then nothing changes.
+        """
+        settings, deblurrer = self.sessions.coming
+        found = reload(settings, fresh)
+        if found.settings.deblur != settings.deblur:
+            deblurrer = make_deblurrer(find_model(fresh.deblur.model), self.camera, fresh.deblur)
+        self.sessions.renew(found.settings, deblurrer)
+        return found.sentence
+
+    def abandon(self) -> None:
+        """Has `run` return soon: slides that are not finished are left to be resumed. From any thread."""
+        self._stop.set()
+        self.sessions.abandon()
 
     def stop(self) -> None:
         """Ends the scan; what was recorded is painted before `run` returns."""
@@ -112,186 +182,186 @@ class Daemon:
         on_status is called about five times a second from this thread. Raises what ended the scan, after all that was
         recorded has been kept.
         """
-        driver = self._driver()
-        worker = threading.Thread(target=self._acquire, args=(driver,), name="deblurd-acquire", daemon=True)
+        slide = self.settings.slide
+        labels = LabelReader(
+            slide.label_image, slide.label_camera, lambda label: self.sessions.order("label", label)
+        )
+        with self._webhook, labels:
+            try:
+                return self._run(on_status, stop)
+            except BaseException as err:
+                self._webhook.tell("stopped", f"deblurd stopped: {err or type(err).__name__}")
+                raise
+
+    def _run(self, on_status: Callable[[Status], None], stop: threading.Event) -> Report:
+        if self.scan is not None:
+            self.scan.check()
+        worker = threading.Thread(target=self._acquire, name="deblurd-acquire", daemon=True)
         worker.start()
-        while worker.is_alive():
+        while worker.is_alive() and not self.sessions.abandoned:
+            health.beat()
             if stop.wait(0.2):
                 self._stop.set()
+            if time.perf_counter() - self._last_frame_s > SILENT_S:
+                # a camera that is silent keeps nobody from ending the slide
+                self.sessions.look(self._tracker.newest_pose)
+            if isinstance(self.microscope.trouble, OtherObjective):
+                self.sessions.close_level()
             on_status(self.status)
-        self._end_slide("stopped" if stop.is_set() else "area done" if driver else "camera ended")
-        while any(thread.is_alive() for thread in self._closing):
-            self._closing[-1].join(0.2)
+        self.sessions.end(self._why_over(stop))
+        while not self.sessions.wait(0.2):
+            health.beat()
             on_status(self.status)
+        if self._resting is not None:
+            self._resting.end(stop=self.sessions.abandoned)
+            while not self._resting.wait(0.2):
+                health.beat()
+                on_status(self.status)
         finished_s = time.perf_counter()
         self.report.seconds = finished_s - self._first_frame_s
         self.report.finish_s = finished_s - self._last_frame_s
         self.report.lost = self.microscope.losses.counts()
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         for slide in self.report.slides:
-            if slide.failure is not None:
+            if slide.failure is not None and not self.sessions.abandoned:
                 raise slide.failure
         return self.report
 
+    def _why_over(self, stop: threading.Event) -> str:
+        failure = self._failure or (self.scan and self.scan.failure)
+        if failure:
+            return str(failure)
+        return "stopped" if stop.is_set() else "area done" if self.scan else "camera ended"
+
     @property
     def status(self) -> Status:
-        slide = self._slide
-        elapsed_s = self._last_frame_s - self._first_frame_s
+        slide = self.sessions.slide
         return Status(
             slide.folder.name if slide else None,
             self.report.frames,
-            self.report.frames / elapsed_s if elapsed_s > 0 else 0.0,
+            self._frames_per_s(),
             self.microscope.losses.counts(),
             slide.progress if slide else None,
+            self.microscope.trouble or self._camera_trouble() or self._stage_trouble(),
         )
+
+    def _frames_per_s(self) -> float:
+        arrived_s = tuple(self._arrived_s)
+        if len(arrived_s) < 2 or self._is_silent():
+            return 0.0
+        return (len(arrived_s) - 1) / (arrived_s[-1] - arrived_s[0])
+
+    def _is_silent(self) -> bool:
+        """Whether the camera has sent frames and sends none now; not once the scan is over."""
+        silent_s = time.perf_counter() - self._last_frame_s
+        return (
+            self.report.frames > 0
+            and not self._stop.is_set()
+            and silent_s > HANGING_S + self.camera.exposure_ms / 1000
+        )
+
+    def _camera_trouble(self) -> str | None:
+        return "the camera sends nothing: look at its cable and its power" if self._is_silent() else None
+
+    def _stage_trouble(self) -> str | None:
+        if self._tracker.poller.state != "stage silent":
+            return None
+        return "the stage does not say where it is, so nothing is kept: look at its cable and its power"
+
+    # --- for those who look on, and ask, from other threads ---
+
+    @property
+    def stage_pose(self) -> Pose | None:
+        """Where the stage was read last."""
+        return self._tracker.newest_pose
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the scan, or a slide."""
+        return self._failure or self.sessions.failure or (None if self.scan is None else self.scan.failure)
+
+    def _pause(self, paused: bool) -> None:
+        if self.scan is None:
+            return
+        if paused:
+            self.scan.pause()
+        else:
+            self.scan.go_on()
+
+    def _stop_driving(self) -> None:
+        if self.scan is not None:
+            self.scan.stop()
 
     # --- the acquire thread ---
 
-    def _acquire(self, driver: Driver | None) -> None:
+    def _acquire(self) -> None:
+        with health.watched("acquire"):
+            self._work_through()
+
+    def _work_through(self) -> None:
         try:
             self._tracker.start()
-            waiting = driver
-            arrivals: deque[float] = deque(maxlen=STEADY_FRAMES)
-            for frame in self._counted(driver):
-                chosen_tiles = self._tracker.feed(frame)
-                if waiting is not None:
-                    # nothing is kept while the stage waits at the start for the camera's beat to be known
-                    for _ in chosen_tiles:
-                        pass
-                    arrivals.append(frame.arrived_s)
-                    if _is_steady(arrivals) or time.perf_counter() - self._first_frame_s > READY_S:
-                        self._tracker.forget_tiles()
-                        # two frames at rest: that it rests shows in the second one
-                        period_s = float(np.median(np.diff(np.array(arrivals)))) if len(arrivals) > 1 else 0.0
-                        waiting.rest_s = 2 * period_s + self.camera.exposure_ms / 1000
-                        waiting.start()
-                        waiting = None
-                    continue
-                for chosen, tile in chosen_tiles:
-                    self._take(chosen, tile)
-                self._end_if_over()
+            if self.scan is not None:
+                self.sessions.order("start", "scan of an area")
+            elif self.settings.microscope.backend == "replay":
+                self.sessions.order("start", "recorded data")
+            for frame in self._counted():
+                for chosen, tile in self._tracker.feed(frame):
+                    self.sessions.take(chosen, tile)
+                self.sessions.look(self._tracker.newest_pose)
+                if self._resting is not None:
+                    self._resting.feed(frame, self._tracker.newest_pose)
             for chosen, tile in self._tracker.drain():
-                self._take(chosen, tile)
+                self.sessions.take(chosen, tile)
         except BaseException as err:  # noqa: BLE001 - raised again by `run`, on the main thread
             self._failure = err
         finally:
-            if driver is not None:
-                driver.stop()
+            if self.scan is not None:
+                self.scan.stop()
             self._tracker.stop()
+            self._keep_calibration()
 
-    def _counted(self, driver: Driver | None) -> Any:
+    def _keep_calibration(self) -> None:
+        if self._tracker.has_calibrated:
+            try:
+                self._calibrations.keep(self.microscope.info, self._tracker.calibration)
+            except OutputError as err:
+                # the next scan measures it again
+                log.warning("%s", err)
+
+    def _counted(self) -> Any:
         for frame in self.microscope.frames(self._stop):
             self.report.frames += 1
+            self.newest_frame = frame
             self._last_frame_s = time.perf_counter()
+            self._arrived_s.append(self._last_frame_s)
             if self.report.frames == 1:
                 self._first_frame_s = self._last_frame_s
             yield frame
-            if driver is not None and driver.done_s is not None:
-                self.report.scan_s = driver.done_s - self._first_frame_s
-                if frame.arrived_s > driver.done_s + SETTLE_S:
+            if self.scan is None:
+                continue
+            self.scan.see(frame)
+            if self.scan.done_s is not None:
+                self.report.scan_s = self.scan.done_s - self._tracker.choose_from_s
+                if frame.arrived_s > self.scan.done_s + SETTLE_S:
                     self._stop.set()
 
-    def _take(self, frame: Frame, tile: Tile) -> None:
-        if self._slide is None:
-            if not self._ending.may_start(tile.pose):
-                return
-            self._slide = self._begin_slide()
-        self._slide.intake(frame, tile)
-        self._last_tile_s = time.perf_counter()
-
-    def _begin_slide(self) -> SlidePipeline:
-        self._disk.check()
-        folder = SlideFolder.create(self.settings.mosaic.output, self.settings.slide.name)
-        slide = SlidePipeline(folder, self.camera, self.deblurrer, self.settings)
-        slide.event("begin", "first tile")
-        folder.write_manifest(self._manifest(slide) | {"state": "growing"})
-        log.info("slide %s begins", folder.name)
-        return slide
-
-    def _end_if_over(self) -> None:
-        if self._slide is None:
-            return
-        pose = self._tracker.newest_pose
-        reason = self._ending.reason(pose, time.perf_counter(), self._last_tile_s)
-        if reason is not None:
-            self._ending.ended(pose)
-            self._end_slide(reason)
-            self._tracker.forget_tiles()
-
-    def _end_slide(self, reason: str) -> None:
-        slide, self._slide = self._slide, None
+    def _failed_tiles(self) -> tuple[list[tuple[float, float]], int] | None:
+        slide = self.sessions.slide
         if slide is None:
-            return
-        thread = threading.Thread(
-            target=self._finish, args=(slide, reason), name="deblurd-finish", daemon=True
-        )
-        self._closing.append(thread)
-        thread.start()
-
-    def _finish(self, slide: SlidePipeline, reason: str) -> None:
-        try:
-            self._close_slide(slide, reason)
-        except BaseException as err:  # noqa: BLE001 - raised again by `run`, on the main thread
-            self._failure = self._failure or err
-
-    def _close_slide(self, slide: SlidePipeline, reason: str) -> None:
-        slide.event("end", reason)
-        finished = slide.finish()
-        content = self._manifest(slide) | finished.to_manifest(reason)
-        slide.folder.write_manifest(content)
-        self.report.slides.append(finished)
-        log.info("slide %s: %s, %d tiles", slide.folder.name, content["state"], finished.tiles)
+            return [], 0
+        if slide.progress.deblurred < slide.progress.recorded:
+            return None
+        rows = slide.journal_rows()
+        return [(row["y_um"], row["x_um"]) for row in rows if row["gate"] in WORTH_ANOTHER], len(rows)
 
     # --- what things are ---
 
-    def _manifest(self, slide: SlidePipeline) -> dict[str, Any]:
-        info = self.microscope.info
+    def _facts(self) -> dict[str, Any]:
+        """What a slide's manifest says of the microscope."""
         return {
-            "slide_id": self.settings.slide.name,
-            "research_use_only": True,
-            "begun": slide.began_utc,
-            "microscope": info.to_dict(),
-            "config": self.settings.model_dump(mode="json"),
-            "model": self.deblurrer.model_id,
-            "engine": self.deblurrer.engine_name,
+            "microscope": self.microscope.info.to_dict(),
             "frames": self.report.frames,
             "dropped": self.microscope.losses.counts(),
         }
-
-    def _make_tracker(self) -> Tracker:
-        m = self.settings.microscope
-        return Tracker(
-            self.microscope.position_um,
-            self.camera.affine,
-            self.camera.shape,
-            self.camera.exposure_ms,
-            overlap=self.settings.scan.overlap,
-            latency_ms=self.microscope.info.latency_ms or 0.0,
-            poll_s=m.stage_poll_ms / 1000,
-        )
-
-    def _fov_um(self) -> tuple[float, float]:
-        h, w = self.camera.shape[:2]
-        y, x = np.abs(self.camera.affine.matrix @ np.diag([h, w])).sum(axis=1)
-        return float(y), float(x)
-
-    def _driver(self) -> Driver | None:
-        scan = self.settings.scan
-        if scan.mode == "watch" or scan.area_mm is None or scan.speed_um_s is None:
-            return None
-        start_um = (
-            self.microscope.position_um() if scan.start_um is None else (scan.start_um[1], scan.start_um[0])
-        )
-        lanes = serpentine(scan.area_mm, self._fov_um(), scan.overlap, start_um)
-        driver = Driver(self.microscope, lanes, scan.speed_um_s)
-        driver.go_to_start()
-        return driver
-
-
-def _is_steady(arrivals: Sequence[float]) -> bool:
-    """Whether the last frames came at an even pace, so that their clock can be trusted."""
-    if len(arrivals) < STEADY_FRAMES:
-        return False
-    waits = np.diff(np.array(arrivals))
-    return float(waits.max()) < 1.5 * float(np.median(waits))

@@ -45,6 +45,12 @@ class MicroscopeError(DeblurdError, ConnectionError):
     exit_code = 69
 
 
+class ServiceError(DeblurdError, ConnectionError):
+    """No daemon answers at its address, or it does not let this user in."""
+
+    exit_code = 69
+
+
 class OutputError(DeblurdError, OSError):
     """The output cannot be created or written: permissions, disk full, folder gone."""
 

@@ -29,7 +29,8 @@ class Frame:
 
     pixels: what the camera gave. number: its place in the camera's sequence, from 0; a gap is a loss.
     sequence: counts the camera's restarts, from 0. arrived_s: when it was popped or received by the
-    core, the earlier one known. exposure_ms: how long the shutter was open.
+    core, the earlier one known. exposure_ms: how long the shutter was open. known: where it was taken and how the image moved,
+    where the frame brings that along: a recorded one does.
     """
 
     pixels: Pixels
@@ -37,6 +38,7 @@ class Frame:
     arrived_s: float
     exposure_ms: float
     sequence: int = 0
+    known: tuple[Pose, MotionVector] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,9 @@ class DeblurredTile:
     """What deblurring made of a tile.
 
     pixels: same shape and dtype as the raw tile, and the raw pixels themselves unless `gate` is "deblur".
-    source: 1 where the pixels are raw, n >= 2 for the n-th model of the slide. residual: root mean square of (pixels blurred
-    again - raw) over the noise floor; nan where not measured. sharpness: for choosing between overlapping tiles.
+    source: 1 where the pixels are raw, n >= 2 for the n-th model of the slide. residual: share of what the blur
+    does that the result leaves unexplained (of a fused one: root mean square of (pixels blurred again - raw) over the noise floor); nan where not measured. sharpness: for choosing between overlapping tiles.
+    sources: (H, W) uint8, in place of `source` where pixels of one tile come from different ones.
     """
 
     index: int
@@ -148,3 +151,4 @@ class DeblurredTile:
     gate: Gate
     residual: float
     sharpness: float = 1.0
+    sources: NDArray[np.uint8] | None = None

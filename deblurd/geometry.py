@@ -63,6 +63,11 @@ class PixelToStage:
         """``M / pixel_size_um``: camera pixels to mosaic pixels, (y, x); orthogonal but for a small shear."""
         return self.matrix / self.pixel_size_um
 
+    def field_um(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """Height, width of what a frame (H, W) or (H, W, C) sees, along the stage's axes."""
+        y, x = np.abs(self.matrix @ np.diag(shape[:2])).sum(axis=1)
+        return float(y), float(x)
+
     def to_stage(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Pixels (..., 2) to micrometres (..., 2)."""
         return np.asarray(pixels @ self.matrix.T, dtype=np.float64)

@@ -11,18 +11,23 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurd import health
+from deblurd.deblur.consistency import RESIDUAL_LIMIT
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import Model
 from deblurd.errors import DeblurdError
 from deblurd.frames import DeblurredTile, Frame, Pixels, Place, Tile
+from deblurd.fusing import Companions, fuse_all, source_names
+from deblurd.host.logs import about_slide
+from deblurd.mosaic.store import MosaicStore
 from deblurd.mosaic.writer import MosaicSummary
 from deblurd.place.placer import Placer
 from deblurd.record.recorder import Recorder
@@ -68,6 +73,9 @@ class Finished:
     loop_closure_px: float
     seconds: float
     failure: Exception | None
+    observations_mean: float = 1.0
+    left_out: dict[str, int] = field(default_factory=dict)
+    fused: bool = False
 
     def to_manifest(self, reason: str) -> dict[str, Any]:
         """What the slide's manifest says of its end. reason: why it ended."""
@@ -78,6 +86,11 @@ class Finished:
             "tiles": self.tiles,
             "acknowledged": self.acknowledged,
             "gates": self.gates,
+            "observations_mean": round(self.observations_mean, 3),
+            "left_out": self.left_out,
+            "fused": self.fused,
+            # the mosaic can always be made anew, so all that it is made of stays
+            "raw_frames": {"kept": self.acknowledged, "shown_by_themselves": self.tiles},
             "weak_tiles": list(self.weak_tiles),
             # JSON has no nan
             "loop_closure_px": self.loop_closure_px if math.isfinite(self.loop_closure_px) else None,
@@ -85,58 +98,114 @@ class Finished:
         }
 
 
-Paint = DeblurredTile | dict[int, Place] | NDArray[np.float32]
-"""For the mosaic: a tile's pixels, places of tiles, or the gain that evens the light out."""
+@dataclass(frozen=True, slots=True)
+class Lights:
+    """Factors that even the exposures out, by tile."""
+
+    factors: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FusedTile:
+    """What all frames that see a tile say of it; None where it is best as it is by itself."""
+
+    index: int
+    result: DeblurredTile | None
+
+
+Paint = DeblurredTile | FusedTile | dict[int, Place] | NDArray[np.float32] | Lights
+"""For the mosaic: a tile's pixels, those of all frames together, places of tiles, the gain that evens the field out, or factors for whole tiles."""
 
 
 class SlidePipeline:
     """From chosen frames to the finished mosaic of one slide.
 
-    intake() from one thread; finish() once, after the last intake().
+    fuses: whether tiles are fused from all frames that see them; None: where more frames are recorded than the mosaic is made of.
+    intake() from one thread; finish() once, after the last intake(). For those who look on from other threads: `newest`, the tile that
+    was deblurred last, `settings` and `deblurrer`, which stay those that it began with, `centres_um`, (y, x) of every tile so far, `store`, the mosaic that grows, and `raw`.
     """
 
-    def __init__(self, folder: SlideFolder, camera: Camera, deblurrer: Deblurrer, settings: Settings) -> None:
+    def __init__(
+        self,
+        folder: SlideFolder,
+        camera: Camera,
+        deblurrer: Deblurrer,
+        settings: Settings,
+        fuses: bool | None = None,
+    ) -> None:
         self.folder = folder
         self.began_s, self.began_utc = time.perf_counter(), utc_now()
         self._recorder = Recorder(folder.path, camera.shape, camera.dtype)
         self._journal = self._recorder.journal
         self._journal.set_slide("camera", camera.to_json())
-        self._deblurrer = deblurrer
+        self.settings, self.deblurrer = settings, deblurrer
         self._placer = Placer(camera.affine, camera.shape, settings.scan.overlap, self._read, camera.encoding)
-        self._painter = Painter(
-            folder.mosaic, folder.scratch, camera, self._read, settings.mosaic, deblurrer.name
+        self._companions = Companions(
+            camera.affine,
+            camera.shape,
+            settings.scan.overlap,
+            self._read,
+            camera.encoding,
+            settings.scan.observations,
+            fuses=fuses,
         )
+        self._painter = Painter(
+            folder.mosaic,
+            folder.scratch,
+            camera,
+            self._read,
+            settings.mosaic,
+            source_names(deblurrer.name) if self._companions.is_on else ["raw", deblurrer.name],
+        )
+        self._places: dict[int, Place] = {}
         self._shading = settings.mosaic.shading == "auto"
         self._gates: dict[str, int] = {}
         self._solve_at = SOLVE_FIRST
         self._gain_is_set = False
         self._acknowledged = threading.Event()
-        self._mosaic: Stage[Paint] = Stage(
-            "mosaic", self._paint, most=4, room=WAITING_FRAMES, when_idle=self._render
-        )
-        self._deblur: Stage[Tile] = Stage("deblur", self._take_blur_out, most=settings.deblur.batch)
-        self._place: Stage[Tile] = Stage("place", self._find_place)
-        self._record: Stage[tuple[Frame, Tile]] = Stage(
-            "record", self._make_durable, most=WAITING_FRAMES, room=WAITING_FRAMES
-        )
+        self.newest: DeblurredTile | None = None
+        self.centres_um: list[tuple[float, float]] = []
+        with about_slide(folder.name):
+            self._mosaic: Stage[Paint] = Stage(
+                "mosaic", self._paint, most=4, room=WAITING_FRAMES, when_idle=self._render
+            )
+            self._fuse: Stage[int] = Stage("fuse", self._fuse_tiles)
+            self._deblur: Stage[Tile] = Stage("deblur", self._take_blur_out, most=settings.deblur.batch)
+            self._place: Stage[Tile] = Stage("place", self._find_place)
+            self._record: Stage[tuple[Frame, Tile]] = Stage(
+                "record", self._make_durable, most=WAITING_FRAMES, room=WAITING_FRAMES
+            )
         for stage in self.stages:
             stage.start()
 
     @property
     def stages(
         self,
-    ) -> tuple[Stage[tuple[Frame, Tile]], Stage[Tile], Stage[Tile], Stage[Paint]]:
-        return (self._record, self._place, self._deblur, self._mosaic)
+    ) -> tuple[Stage[tuple[Frame, Tile]], Stage[Tile], Stage[Tile], Stage[int], Stage[Paint]]:
+        return (self._record, self._place, self._deblur, self._fuse, self._mosaic)
 
     @property
     def progress(self) -> Progress:
+        # the last stage first, and none less than those after it: a stage counts its tiles a moment after it has handed them on
+        painted = self._painter.painted
+        deblurred = max(painted, self._deblur.done + self._companions.passed_over)
+        placed = max(deblurred, self._place.done)
+        recorded = max(placed, self._record.done)
         return Progress(
-            self._record.done,
-            self._place.done,
-            self._deblur.done,
-            self._painter.painted,
-            {stage.name: stage.backlog for stage in self.stages},
+            recorded, placed, deblurred, painted, {stage.name: stage.backlog for stage in self.stages}
         )
+
+    @property
+    def store(self) -> MosaicStore:
+        return self._painter.store
+
+    def raw(self, index: int) -> Pixels:
+        """The pixels of a tile as the camera gave them."""
+        return self._read(index)
+
+    def journal_rows(self) -> list[dict[str, Any]]:
+        """What is known of each tile."""
+        return self._journal.rows()
 
     def intake(self, frame: Frame, tile: Tile) -> None:
         """Hands a chosen frame in; waits while the disk is behind.
@@ -157,7 +226,8 @@ class SlidePipeline:
     def abandon(self) -> None:
         """Has `finish` return soon, without a mosaic; everything that was recorded stays. From any thread."""
         for stage in self.stages:
-            stage.abandon(DeblurdError(f"the slide {self.folder.name} was abandoned: resume it"))
+            stage.abandon(DeblurdError("its mosaic was left unfinished: resume it"))
+        self._painter.abandon()
 
     def event(self, kind: str, text: str) -> None:
         self._journal.event(kind, text)
@@ -169,16 +239,28 @@ class SlidePipeline:
 
     def finish(self) -> Finished:
         """Drains every stage in order, solves once more, paints what is left."""
-        for stage in self.stages:
+        with health.watched("finish"), about_slide(self.folder.name):
+            return self._finish()
+
+    def _finish(self) -> Finished:
+        self._record.close()
+        self._place.close()
+        for tile in self._companions.last():
+            self._is_tile(tile)
+        for stage in self.stages[2:]:
             stage.close()
         summary = None
-        solution = self._placer.solve()
+        solution = self._placer.solve(is_last=True)
         failure = self.failure
         if failure is None:
             try:
-                self._painter.move(solution.places)
+                self._places.update(solution.places)
+                self._companions.move(self._places)
+                self._painter.move(self._shown(solution.places))
                 if not self._gain_is_set and (gain := self._gain()) is not None:
                     self._set_gain(gain)
+                self._set_lights(self._lights())
+                self._fuse_the_rest()
                 self._journal.set_places(solution.places)
                 summary = self._painter.finish(self._journal.rows())
             except (DeblurdError, OSError) as err:
@@ -196,6 +278,9 @@ class SlidePipeline:
             solution.loop_closure_px,
             time.perf_counter() - self.began_s,
             failure,
+            self._companions.observations_mean,
+            self._companions.left_out,
+            self._companions.is_on,
         )
 
     # --- the work of each stage ---
@@ -210,8 +295,12 @@ class SlidePipeline:
     def _find_place(self, tiles: list[Tile]) -> None:
         for tile in tiles:
             place = self._placer.add(tile, self._read(tile.index))
-            self._mosaic.put({tile.index: place})
-            self._deblur.put(tile)
+            self._places[tile.index] = place
+            for key in self._companions.add(tile, place):
+                self._is_tile(key)
+            for index in self._companions.left_behind(place.yx_px, self._places):
+                self._fuse.put(index)
+            self.centres_um.append((tile.pose.y_um, tile.pose.x_um))
             if (
                 not self._gain_is_set
                 and self._placer.shading.is_settled
@@ -222,11 +311,52 @@ class SlidePipeline:
         if self._place.done >= self._solve_at:
             # each solve moves all tiles: at a growing distance, their cost stays in proportion to the tiles
             self._solve_at = int(SOLVE_GROWTH * self._place.done) + 1
-            self._mosaic.put(dict(self._placer.solve().places))
+            self._places.update(self._placer.solve().places)
+            self._companions.move(self._places)
+            self._mosaic.put(self._shown(self._places))
+            self._mosaic.put(self._lights())
+
+    def _is_tile(self, tile: Tile) -> None:
+        """One of the frames that the mosaic is made of."""
+        self._mosaic.put({tile.index: self._places[tile.index]})
+        self._deblur.put(tile)
+
+    def _shown(self, places: Mapping[int, Place]) -> dict[int, Place]:
+        """Those of the tiles that the mosaic is made of."""
+        return {index: place for index, place in places.items() if self._companions.shows(index)}
+
+    def _fuse_tiles(self, indices: list[int]) -> None:
+        for index in indices:
+            # where the tile itself still waits for its model, or nothing evens the light out yet, that is for the end
+            alone = self._painter.alone(index)
+            if alone is not None and (self._gain_is_set or not self._shading):
+                self._mosaic.put(FusedTile(index, self._fused(alone)))
+
+    def _fuse_the_rest(self) -> None:
+        if self._companions.is_on:
+            for index, result in fuse_all(
+                self._companions.stale(self._places, self._gain()), self._fused_again
+            ):
+                health.beat()
+                self._show_fused(FusedTile(index, result))
+
+    def _fused_again(self, index: int) -> DeblurredTile | None:
+        alone = self._painter.alone(index)
+        return None if alone is None else self._fused(alone)
+
+    def _fused(self, alone: DeblurredTile) -> DeblurredTile | None:
+        return self._companions.fuse(alone.index, self._places, self._gain(), alone, RESIDUAL_LIMIT)
+
+    def _show_fused(self, fused: FusedTile) -> None:
+        self._painter.add_fused(fused.index, fused.result)
+        shown = fused.result or self._painter.alone(fused.index)
+        if shown is not None:
+            self._journal.set_deblurred([shown], self.deblurrer.name)
 
     def _take_blur_out(self, tiles: list[Tile]) -> None:
-        for result in self._deblurrer.deblur([(tile, self._read(tile.index)) for tile in tiles]):
+        for result in self.deblurrer.deblur([(tile, self._read(tile.index)) for tile in tiles]):
             self._gates[result.gate] = self._gates.get(result.gate, 0) + 1
+            self.newest = result
             self._mosaic.put(result)
 
     def _paint(self, items: list[Paint]) -> None:
@@ -235,17 +365,28 @@ class SlidePipeline:
                 self._painter.add(item)
             elif isinstance(item, dict):
                 self._painter.move(item)
+            elif isinstance(item, FusedTile):
+                self._show_fused(item)
+            elif isinstance(item, Lights):
+                self._set_lights(item)
             else:
                 self._set_gain(item)
         results = [item for item in items if isinstance(item, DeblurredTile)]
         if results:
-            self._journal.set_deblurred(results, self._deblurrer.name)
+            self._journal.set_deblurred(results, self.deblurrer.name)
 
     def _render(self) -> None:
         self._painter.render_due(time.perf_counter())
 
     def _gain(self) -> NDArray[np.float32] | None:
         return self._placer.shading.gain() if self._shading else None
+
+    def _lights(self) -> Lights:
+        return Lights(self._placer.shading.lights() if self._shading else {})
+
+    def _set_lights(self, lights: Lights) -> None:
+        self._painter.set_lights(lights.factors)
+        self._journal.set_slide("lights", json.dumps(lights.factors))
 
     def _set_gain(self, gain: NDArray[np.float32]) -> None:
         # as the journal keeps it, so that painting from the journal gives the same
@@ -279,6 +420,7 @@ def finish_in_sight(
         future = pool.submit(pipeline.finish)
         try:
             while wait([future], timeout=_LOOK_S).not_done:
+                health.beat()
                 on_progress(pipeline.progress.painted)
                 if stop is not None and stop.is_set():
                     raise KeyboardInterrupt

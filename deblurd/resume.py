@@ -5,24 +5,28 @@ The mosaic is a function of the raw tiles, the journal and the model: this gives
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from deblurd import health
 from deblurd.deblur.model import Model, find_model
 from deblurd.errors import DataError, DeblurdError, ModelError, OutputError
+from deblurd.host.logs import about_slide
+from deblurd.host.priority import step_back
 from deblurd.pipeline import Finished, SlidePipeline, finish_in_sight, make_deblurrer
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.record.recorder import damaged_tiles
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, ScanSettings, Settings
-from deblurd.slides.catalog import slides
+from deblurd.slides.catalog import Entry, slides
 from deblurd.slides.folder import SlideFolder, utc_now
 from deblurd.slides.join import UNFINISHED
 from deblurd.slides.painter import Camera
@@ -31,17 +35,21 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 
+_LOOK_S = 0.2
+
 
 def resume(
     folder: SlideFolder,
     model: str | None = None,
     settings: Settings | None = None,
+    fuses: bool | None = None,
     on_progress: OnProgress = lambda painted, tiles: None,
     stop: threading.Event | None = None,
 ) -> tuple[Finished, list[int]]:
     """Makes the mosaic of a slide anew and ends the slide; also returns the tiles whose raw pixels are damaged, which are left out.
 
-    model: in place of the slide's own. settings: whose overlap, deblurring and mosaic count in place of the slide's own. on_progress:
+    model: in place of the slide's own. settings: whose overlap, deblurring and mosaic count in place of the slide's own. fuses: whether each
+    tile is made of all recorded frames that see it; as before, None. on_progress:
     told tiles painted and all tiles. A finished mosaic is kept until the new one is finished, and comes back where that fails.
     stop: leaves the slide as it was, or to be resumed. The caller holds the lock of the output folder.
     Raises NoInputError, DataError, ModelError, OutputError, and KeyboardInterrupt where it was stopped.
@@ -50,18 +58,17 @@ def resume(
     is_done = manifest.get("state") == "done" and folder.mosaic.is_dir()
     if not is_done and _is_empty(folder):
         return _end_empty(folder, manifest), []
-    camera, count, damaged = _recorded(folder, is_done)
+    camera, count, damaged = recorded(folder, is_done)
     if len(damaged) == count:
         raise DataError(
             f"none of the {count} raw tiles of {folder.path} is what was recorded: nothing was changed; restore raw.zarr"
         )
-    settings = _settings(folder, manifest, model, settings)
-    deblurrer = make_deblurrer(_find_model(settings.deblur.model, folder, manifest), camera, settings.deblur)
-    _clear(folder, keep_mosaic=is_done)
-    content = {key: value for key, value in manifest.items() if key not in ("schema", "deblurd")}
-    folder.write_manifest(content | {"state": "growing"})
-    try:
-        pipeline = SlidePipeline(folder, camera, deblurrer, settings)
+    settings = settings_of(folder, manifest, model, settings)
+    deblurrer = make_deblurrer(model_of(settings.deblur.model, folder, manifest), camera, settings.deblur)
+    content = without_version(manifest)
+    with deblurrer, replaced_mosaic(folder, content, keep=is_done):
+        told = manifest.get("fused") if fuses is None else fuses
+        pipeline = SlidePipeline(folder, camera, deblurrer, settings, told)
         pipeline.event("resume", f"worked through again with {deblurrer.name}")
         for index in damaged:
             pipeline.event("damaged", f"the raw pixels of tile {index} are not what was recorded; left out")
@@ -69,19 +76,12 @@ def resume(
         finished = finish_in_sight(pipeline, lambda painted: on_progress(painted, count), stop)
         if is_done and finished.failure is not None:
             raise finished.failure
-    except BaseException:
-        if is_done:
-            _clear(folder, keep_mosaic=False)
-            folder.mosaic_before.rename(folder.mosaic)
-            folder.write_manifest(content)
-        raise
-    finally:
-        deblurrer.close()
     made_with = settings.model_dump(mode="json", include={"scan", "deblur", "mosaic"})
     folder.write_manifest(
         content
         | {"config": manifest.get("config", {}) | made_with}
         | {"model": deblurrer.model_id, "engine": deblurrer.engine_name, "damaged": damaged}
+        | {"order": "deblur-first"}
         | finished.to_manifest(str(manifest.get("reason", "resumed")))
     )
     if finished.failure is not None:
@@ -90,30 +90,86 @@ def resume(
     return finished, damaged
 
 
+@contextlib.contextmanager
+def replaced_mosaic(folder: SlideFolder, content: dict[str, Any], keep: bool) -> Iterator[None]:
+    """While a slide's mosaic is made anew: its manifest says "growing", and a finished one (`keep`) lies aside and comes back where that fails.
+
+    content: of the slide's manifest.
+    """
+    _clear(folder, keep_mosaic=keep)
+    folder.write_manifest(content | {"state": "growing"})
+    try:
+        yield
+    except BaseException:
+        if keep:
+            _clear(folder, keep_mosaic=False)
+            folder.mosaic_before.rename(folder.mosaic)
+            folder.write_manifest(content)
+        raise
+
+
 def resume_all(output: Path, on_event: Callable[[str], None], stop: threading.Event) -> None:
     """Ends every slide below `output` that was not: what a kill or a full disk left. on_event: told in a sentence for each.
 
     One that cannot be ended is left as it is. stop: no further slide is begun. The caller holds the lock of `output`.
     """
+    _resume_each(_left(output), on_event, stop)
+
+
+@contextlib.contextmanager
+def resuming(output: Path, on_event: Callable[[str], None], stop: threading.Event) -> Iterator[None]:
+    """`resume_all` on a thread of its own, so that no new slide waits for old ones. The end of the `with` waits for it; an error sets `stop`."""
+    left = _left(output)
+
+    def work() -> None:
+        step_back()
+        _resume_each(left, on_event, stop)
+
+    thread = threading.Thread(target=work, name="deblurd-resume", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        while thread.is_alive():
+            health.beat()
+            thread.join(_LOOK_S)
+
+
+def _left(output: Path) -> list[Entry]:
+    """The slides below `output` that are not done, but for discarded ones; half of a joined one is made again where it is wanted."""
     shutil.rmtree(output / UNFINISHED, ignore_errors=True)
-    for found in slides(output, in_use=False) if output.is_dir() else ():
-        if found.state == "done" or stop.is_set():
-            continue
-        try:
-            finished, damaged = resume(found.folder, stop=stop)
-        except KeyboardInterrupt:
-            on_event(f"the slide {found.folder.name} is {found.state} still: stopped")
+    found = slides(output, in_use=False) if output.is_dir() else ()
+    return [each for each in found if each.state != "done" and not each.manifest.get("discarded")]
+
+
+def _resume_each(left: Sequence[Entry], on_event: Callable[[str], None], stop: threading.Event) -> None:
+    for found in left:
+        if stop.is_set():
             return
-        except DeblurdError as err:
-            on_event(f"the slide {found.folder.name} is {found.state} and could not be finished: {err}")
+        name = found.folder.name
+        try:
+            with health.watched("resume"), about_slide(name):
+                log.info("the slide %s is %s and is being finished", name, found.state)
+                finished, damaged = resume(found.folder, stop=stop)
+        except KeyboardInterrupt:
+            on_event(f"the slide {name} is {found.state} still: stopped")
+            return
+        except (DeblurdError, OSError) as err:
+            on_event(f"the slide {name} is {found.state} and could not be finished: {err}")
             continue
         without = f", without {len(damaged)} damaged ones" if damaged else ""
-        on_event(
-            f"the slide {found.folder.name} was {found.state}: finished with {finished.tiles} tiles{without}"
-        )
+        on_event(f"the slide {name} was {found.state}: finished with {finished.tiles} tiles{without}")
 
 
 # --- what is there ---
+
+
+def without_version(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest's content, to be written again by this deblurd when the slide is worked through again."""
+    return {key: value for key, value in manifest.items() if key not in ("schema", "deblurd", "discarded")}
 
 
 def _is_empty(folder: SlideFolder) -> bool:
@@ -127,7 +183,7 @@ def _is_empty(folder: SlideFolder) -> bool:
         journal.close()
 
 
-def _recorded(folder: SlideFolder, is_done: bool) -> tuple[Camera, int, list[int]]:
+def recorded(folder: SlideFolder, is_done: bool) -> tuple[Camera, int, list[int]]:
     """The camera, the number of acknowledged tiles, and those whose raw pixels are damaged."""
     # what a kill left may have to be rolled back by whoever reads it
     journal = Journal(SlideFolder.open(folder.path).journal, read_only=is_done)
@@ -138,7 +194,7 @@ def _recorded(folder: SlideFolder, is_done: bool) -> tuple[Camera, int, list[int
         journal.close()
 
 
-def _settings(
+def settings_of(
     folder: SlideFolder, manifest: dict[str, Any], model: str | None, given: Settings | None
 ) -> Settings:
     """Those of the slide, or what was given in their place; its microscope is not asked for any more."""
@@ -160,7 +216,8 @@ def _settings(
         ) from err
 
 
-def _find_model(name: str, folder: SlideFolder, manifest: dict[str, Any]) -> Model:
+def model_of(name: str, folder: SlideFolder, manifest: dict[str, Any]) -> Model:
+    """The model of that name; warns where it is not the one that the slide began with. Raises ModelError."""
     try:
         found = find_model(name)
     except ModelError as err:
@@ -202,7 +259,7 @@ def _end_empty(folder: SlideFolder, manifest: dict[str, Any]) -> Finished:
     if folder.journal.is_file() and folder.journal.stat().st_size == 0:
         for half in folder.path.glob(f"{folder.journal.name}*"):
             half.unlink()
-    content = {key: value for key, value in manifest.items() if key not in ("schema", "deblurd")}
+    content = without_version(manifest)
     folder.write_manifest(
         {"research_use_only": True, "begun": utc_now()}
         | content

@@ -6,7 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Final, Generic, TypeVar
+
+from deblurd import health
 
 T = TypeVar("T")
 
@@ -23,6 +26,7 @@ class Stage(Generic[T]):
 
     most: how many items one call gets. room: how many may wait before `put` blocks; 0: any number.
     when_idle: called between items and at least every `idle_s` seconds, for work that has no item.
+    It is watched (see `health`), but while it waits for items. Its thread has the context of whoever makes the stage.
     A stage that fails keeps its error in `failure`, does no more work, and still takes items, so that nobody upstream
     is held up by it; whoever must know asks `failure`.
     """
@@ -41,10 +45,11 @@ class Stage(Generic[T]):
         self.failure: Exception | None = None
         self.done = 0
         self.busy_s = 0.0
-        self.advanced_s = time.perf_counter()
         self._work, self._most, self._when_idle, self._idle_s = work, most, when_idle, idle_s
         self._queue: queue.Queue[T | _End] = queue.Queue(room)
-        self._thread = threading.Thread(target=self._run, name=f"deblurd-{name}", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name=f"deblurd-{name}", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -55,6 +60,7 @@ class Stage(Generic[T]):
             try:
                 self._queue.put(item, timeout=0.5)
             except queue.Full:
+                health.beat()
                 continue
             return
 
@@ -70,8 +76,11 @@ class Stage(Generic[T]):
                 self._queue.put(_END, timeout=0.5)
                 break
             except queue.Full:
+                health.beat()
                 continue
+        health.rest()
         self._thread.join()
+        health.beat()
 
     def abandon(self, why: Exception) -> None:
         """Ends the work after the items at hand; what waits is dropped."""
@@ -79,8 +88,9 @@ class Stage(Generic[T]):
 
     def _run(self) -> None:
         try:
-            while self._turn():
-                pass
+            with health.watched(self.name):
+                while self._turn():
+                    pass
         except Exception as err:  # noqa: BLE001 - kept for whoever asks: a thread has nobody to raise to
             self.failure = err
         self._discard()
@@ -92,7 +102,7 @@ class Stage(Generic[T]):
             self._work(items)
             self.done += len(items)
             self.busy_s += time.perf_counter() - began_s
-        self.advanced_s = time.perf_counter()
+        health.beat()
         if self._when_idle is not None and not ended:
             self._when_idle()
         return not ended and self.failure is None
@@ -102,9 +112,15 @@ class Stage(Generic[T]):
         wait_s: float | None = None if self._when_idle is None else self._idle_s
         while len(items) < self._most:
             try:
-                item = self._queue.get(timeout=wait_s) if not items else self._queue.get_nowait()
+                if items:
+                    item = self._queue.get_nowait()
+                else:
+                    health.rest()
+                    item = self._queue.get(timeout=wait_s)
             except queue.Empty:
                 break
+            finally:
+                health.beat()
             if isinstance(item, _End):
                 return items, True
             items.append(item)

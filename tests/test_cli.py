@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from deblurd import __version__, cli, config
 from deblurd.errors import MicroscopeError
 from deblurd.host import logs
 from deblurd.host.lock import output_lock
+from deblurd.host.signals import Stop
 from deblurd.simulator.options import DemoOptions
 
 SIMULATOR = """\
@@ -259,6 +261,7 @@ def test_run_says_where_each_slide_lies_and_what_was_lost_even_after_an_error(
     typed: Typed, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slide = SimpleNamespace(folder=SimpleNamespace(path=tmp_path / "s"), tiles=7)
+    page = SimpleNamespace(url=None, view=SimpleNamespace(status=lambda: SimpleNamespace(sentence="")))
     closed: list[bool] = []
 
     class Daemon:
@@ -273,8 +276,9 @@ def test_run_says_where_each_slide_lies_and_what_was_lost_even_after_an_error(
         def close(self) -> None:
             closed.append(True)
 
+    monkeypatch.setattr("deblurd.page.open_page", lambda daemon: nullcontext(page))
     monkeypatch.setattr("deblurd.daemon.Daemon", Daemon)
-    monkeypatch.setattr("deblurd.host.signals.stop_on_signals", lambda: None)
+    monkeypatch.setattr("deblurd.host.signals.stop_on_signals", Stop)
     code, out, err = typed("run", "--config", file)
     assert code == 69
     assert closed == [True]

@@ -76,7 +76,14 @@ def test_every_import_is_asked_for() -> None:
     """Of what the daemon imports, nothing is in the environment only because some tool brought it along."""
     # of the table, not of the installed metadata, which may be older
     asked = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    train = {canonicalize_name(Requirement(text).name) for text in PROJECT["optional-dependencies"]["train"]}
+    extras = {
+        extra: {canonicalize_name(Requirement(text).name) for text in texts}
+        for extra, texts in PROJECT["optional-dependencies"].items()
+    }
+    of_folder = {
+        "deblurd.train": extras["train"],
+        "deblurd.trajectory": extras["trajectories"] | extras["geff"],
+    }
     distributions = importlib.metadata.packages_distributions()
     graph = grimp.build_graph("deblurd", include_external_packages=True, cache_dir=None)
     for module in sorted(graph.modules):
@@ -85,8 +92,9 @@ def test_every_import_is_asked_for() -> None:
             continue
         owners = {canonicalize_name(name) for name in distributions.get(top, [top])}
         importers = graph.find_modules_that_directly_import(module)
-        trainer_only = all(name.startswith("deblurd.train") for name in importers)
-        assert owners & (asked | train if trainer_only else asked), f"{importers} import {top} unasked"
+        for importer in importers:
+            theirs = of_folder.get(".".join(importer.split(".")[:2]), set())
+            assert owners & (asked | theirs), f"{importer} imports {top} unasked"
 
 
 def test_torch_is_asked_for_by_the_trainer_alone_and_exactly() -> None:

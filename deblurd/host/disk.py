@@ -27,6 +27,7 @@ class DiskGuard:
 
     def __init__(self, folder: Path, floor_mb: int = 500) -> None:
         self.folder, self.floor_mb = folder, floor_mb
+        self._was_full = False
 
     @property
     def free_bytes(self) -> int:
@@ -41,3 +42,27 @@ class DiskGuard:
                 "delete or move old slides, or set mosaic.output to a larger disk"
             )
         return free
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing should be written now, in a sentence. After the disk was full, None only when there is a tenth more than the floor."""
+        try:
+            free = self.check()
+        except OutputError as err:
+            self._was_full = True
+            return str(err)
+        # else every tile that is written would be the end of it again
+        if self._was_full and free < 1.1 * self.floor_mb * MB:
+            return f"{free // MB} MB are free again for {self.folder}, which is not yet enough to go on: make more room"
+        self._was_full = False
+        return None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes it unless it is there. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"the folder {folder} cannot be created ({err.strerror}): choose a folder that you may write to"
+        ) from err

@@ -57,11 +57,15 @@ class Journal:
             with self._open() as connection:
                 connection.executescript(_TABLES)
                 connection.execute("INSERT OR IGNORE INTO slide VALUES ('schema', ?)", (SCHEMA,))
-        if (schema := self.slide("schema")) != SCHEMA:
+        try:
+            if (schema := self.slide("schema")) != SCHEMA:
+                raise DataError(
+                    f"{path} has schema {schema}, this deblurd reads {SCHEMA}: use the deblurd that wrote it"
+                )
+        except DataError:
+            # else whoever resumes the slide would find its journal in use
             self.close()
-            raise DataError(
-                f"{path} has schema {schema}, this deblurd reads {SCHEMA}: use the deblurd that wrote it"
-            )
+            raise
 
     # --- tiles ---
 
@@ -109,7 +113,7 @@ class Journal:
         ]
         with self._transaction() as connection:
             connection.execute(f"UPDATE tiles SET {', '.join(f'{column} = NULL' for column in columns)}")
-            connection.execute("DELETE FROM slide WHERE key = 'gain'")
+            connection.execute("DELETE FROM slide WHERE key IN ('gain', 'lights')")
 
     def tiles(self) -> list[Tile]:
         """Every acknowledged tile, in order."""

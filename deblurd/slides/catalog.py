@@ -15,7 +15,7 @@ from deblurd.slides.folder import SlideFolder
 
 State = Literal["growing", "done", "incomplete", "interrupted", "unreadable"]
 
-_STAMP = re.compile(r"_(\d{8}T\d{6}Z)(?:-(\d+))?$")
+_STAMP = re.compile(r"(\d{8}T\d{6}Z)(?:.*-(\d+)$)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,14 @@ class SlideFolder:
         self.path = path
 
     @classmethod
-    def create(cls, output: Path, slide_id: str) -> SlideFolder:
-        """A new folder, never an existing one.
+    def create(cls, output: Path, slide_id: str, name: str | None = None) -> SlideFolder:
+        """A new folder, never an existing one. name: what it is called, ``<slide_id>_<time>`` if absent; where that is there already, with a number.
 
         Raises OutputError where it cannot be created.
         """
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        name = name or f"{slide_id}_{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
         for suffix in ["", *(f"-{n}" for n in range(2, 1000))]:
-            path = output / slide_id / f"{slide_id}_{stamp}{suffix}"
+            path = output / slide_id / f"{name}{suffix}"
             try:
                 path.mkdir(parents=True)
             except FileExistsError:

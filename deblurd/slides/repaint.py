@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,26 @@ from deblurd.slides.folder import SlideFolder
 from deblurd.slides.painter import Camera, Painter
 
 
-def paint_raw(folder: SlideFolder, target: Path) -> Path:
+def paint_raw(folder: SlideFolder, target: Path, without: Collection[int] = ()) -> Path:
     """The mosaic of the raw tiles, at the places where the slide's own mosaic has them.
 
-    target: a folder that gets ``mosaic.ome.zarr``; the slide itself is left alone. Returns the mosaic's path.
+    target: a folder that gets ``mosaic.ome.zarr``; the slide itself is left alone. without: tiles that are left out. Returns the mosaic's path.
     """
     journal, raw = Journal(folder.journal), RawStore.open(folder.raw)
     camera = Camera.from_json(journal.slide("camera"))
     mosaic = target / folder.mosaic.name
-    painter = Painter(mosaic, target / folder.scratch.name, camera, raw.read, MosaicSettings(), "raw")
+    painter = Painter(mosaic, target / folder.scratch.name, camera, raw.read, MosaicSettings(), ["raw"])
     if gain := journal.slide("gain", ""):
         painter.set_gain(np.array(json.loads(gain), dtype=np.float32))
+    painter.set_lights(
+        {int(tile): light for tile, light in json.loads(journal.slide("lights", "{}")).items()}
+    )
     painter.move(journal.places())
+    # frames that were only recorded to be fused with others were never shown by themselves
+    shown = {row["tile"] for row in journal.rows() if row["gate"] is not None}
     for tile in journal.tiles():
+        if tile.index in without or (shown and tile.index not in shown):
+            continue
         painter.add(DeblurredTile(tile.index, raw.read(tile.index), 1, "sharp", 0.0))
     painter.finish(journal.rows())
     journal.close()

@@ -23,7 +23,9 @@ class ScanSet:
 
     noise: standard deviation of a grey level of 255. stage_sigma_px: of each stage reading. drift_px: by which readings
     run away over the whole scan. rotation_deg, scale: of the true camera against the affine that is configured.
-    backlash_um: readings are ahead by half of it in the direction of the lane. blank: share of the slide without tissue.
+    backlash_um: readings are ahead by half of it in the direction of the lane. blank: share of the slide without tissue. trace: contrast
+    that is left there, of that of tissue. flicker: how unlike
+    the exposures are, a share, standard deviation. stray: share of the readings that are wrong altogether, by `stray_px` to and fro along the lane.
     """
 
     picture: Literal["generated", "slide", "fluorescence"] = "generated"
@@ -38,8 +40,12 @@ class ScanSet:
     scale: float = 1.003
     backlash_um: float = 0.0
     blank: float = 0.0
+    trace: float = 0.0
     vignetting: float = 0.15
+    flicker: float = 0.0
     blur_px: float = 0.0
+    stray: float = 0.0
+    stray_px: float = 140.0
     dtype: Literal["uint8", "uint16"] = "uint8"
     color: bool = True
     pixel_size_um: float = 0.5
@@ -51,7 +57,7 @@ class ScanSet:
 
 @dataclass(frozen=True)
 class Scan:
-    """tiles in the order of the scan; truth: (k, 2) places; affine and encoding: what is configured."""
+    """tiles in the order of the scan; truth: (k, 2) places; affine and encoding: what is configured; lights: (k,) of the exposures, about 1."""
 
     tiles: list[Tile]
     pixels: list[Pixels]
@@ -59,6 +65,7 @@ class Scan:
     affine: PixelToStage
     encoding: Encoding
     vignette: NDArray[np.float32] = field(repr=False)
+    lights: Floats
 
     def errors_px(self, places: Floats, among: NDArray[np.bool_] | None = None) -> Floats:
         """(n,) distances of `places` (k, 2) from the truth, after their common offset is taken away."""
@@ -137,7 +144,9 @@ def make(s: ScanSet) -> Scan:
     height, width = (int(n * step + s.tile_px + 2 * margin) for n in (s.rows - 1, s.columns - 1))
     picture = _picture(s, height, width)
     if s.blank:
-        picture[:, int((1 - s.blank) * width) :] = picture.mean() if s.picture == "fluorescence" else 0.95
+        ground = picture.mean() if s.picture == "fluorescence" else np.float32(0.95)
+        empty = picture[:, int((1 - s.blank) * width) :]
+        empty[...] = ground + np.float32(s.trace) * (empty - empty.mean())
     lanes = [(r, c if r % 2 == 0 else s.columns - 1 - c) for r in range(s.rows) for c in range(s.columns)]
     count = len(lanes)
     direction = np.array([1.0 if r % 2 == 0 else -1.0 for r, _ in lanes])
@@ -148,16 +157,21 @@ def make(s: ScanSet) -> Scan:
     true_affine = PixelToStage.from_scale(s.pixel_size_um * s.scale, s.rotation_deg)
     # the plan was followed but for the noise; readings show the plan, drift and backlash
     poses_um = true_affine.to_stage(np.array(lanes) * step + drift + lag) + np.array([-3000.0, 1500.0])
+    if s.stray:
+        chance = np.random.default_rng(s.seed + 2)
+        is_stray = chance.random(count) < s.stray
+        poses_um[:, 1] += is_stray * chance.choice([-1, 1], count) * s.stray_px * s.pixel_size_um
     yy, xx = np.mgrid[-1 : 1 : s.tile_px * 1j, -1 : 1 : s.tile_px * 1j]
     vignette = (1 - s.vignetting * (yy**2 + xx**2) / 2).astype(np.float32)
+    lights = np.exp(np.random.default_rng(s.seed + 1).normal(0, s.flicker, count))
     tiles, pixels = [], []
     for index, (place, pose) in enumerate(zip(truth, poses_um, strict=True)):
         motion = MotionVector(0.0, -direction[index] * s.blur_px)
         view = _view(picture, place + margin, s.tile_px, s.blur_px)
-        pixels.append(_exposed(view, vignette, s, rng))
+        pixels.append(_exposed(view, vignette * np.float32(lights[index]), s, rng))
         pose_then = Pose(0.5 * index, float(pose[0]), float(pose[1]))
         tiles.append(Tile(index, 0, 10 * index, pose_then, motion, 5.0, pixels[-1].shape, ""))
-    return Scan(tiles, pixels, truth, affine, "linear" if s.dtype == "uint16" else "srgb", vignette)
+    return Scan(tiles, pixels, truth, affine, "linear" if s.dtype == "uint16" else "srgb", vignette, lights)
 
 
 def _picture(s: ScanSet, height: int, width: int) -> NDArray[np.float32]:

@@ -4,7 +4,7 @@ python -m tests.benchmarks.stitch_peers [SET ...] [--peers PYTHON] [--timeout 12
 
 PYTHON is an interpreter that has the other two (extra `bench`); this one if left out, and a tool that is not installed is left out too.
 place_s, cpu_s: files read and placed, by the clock and in processor time; the latter tells more where others use the machine. whole_s: with the mosaic on disk; ours recorded, painted and closed as after a scan. Imports and
-the start of processes are not counted. rms, max: of all tiles, and of those that our matches hold (others can only follow the stage).
+the start of processes are not counted. rms, max: of all tiles, and of those that are sure of their place by the sigma that we give (others overlap in noise, or can only follow the stage).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from deblurd.imagefiles import read_image
 from deblurd.pipeline import SOLVE_FIRST, SOLVE_GROWTH
 from deblurd.place.placer import Placer
 from deblurd.stitch import stitch_folder
+from tests.benchmarks.place_accuracy import SURE_PX
 from tests.benchmarks.scan_sets import SLIDE, Scan, ScanSet, make, write_tiles
 
 BASE = ScanSet(rows=8, columns=8, picture="slide")
@@ -62,7 +63,7 @@ class Outcome:
 
 
 def ours(folder: Path, scan: Scan) -> tuple[Outcome, NDArray[np.bool_]]:
-    """And which tiles matches hold."""
+    """And which tiles are sure of their place."""
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     files = sorted(folder.glob("*.tif"))
     placer = Placer(
@@ -80,10 +81,10 @@ def ours(folder: Path, scan: Scan) -> tuple[Outcome, NDArray[np.bool_]]:
     stitched = stitch_folder(folder, folder.parent / "out", pixel_size_um=scan.affine.pixel_size_um)
     whole_s = time.perf_counter() - began_s
     with stitched.positions.open(encoding="utf-8", newline="") as table:
-        places = np.array([[float(row["y_px"]), float(row["x_px"])] for row in csv.DictReader(table)])
-    held = np.ones(len(places), dtype=bool)
-    held[list(stitched.finished.weak_tiles)] = False
-    return Outcome(places, place_s, cpu_s, whole_s), held
+        rows = list(csv.DictReader(table))
+    places = np.array([[float(row["y_px"]), float(row["x_px"])] for row in rows])
+    sure = np.array([float(row["sigma_px"]) < SURE_PX for row in rows])
+    return Outcome(places, place_s, cpu_s, whole_s), sure
 
 
 def peer(python: str, tool: str, folder: Path, pixel_um: float, timeout_s: float) -> Outcome | str:
@@ -100,11 +101,11 @@ def peer(python: str, tool: str, folder: Path, pixel_um: float, timeout_s: float
     return Outcome(np.array(found["places"]), found["place_s"], found["cpu_s"], found["whole_s"])
 
 
-def line(name: str, tool: str, outcome: Outcome, scan: Scan, held: NDArray[np.bool_], base: Outcome) -> str:
-    every, sure = scan.errors_px(outcome.places), scan.errors_px(outcome.places, held)
+def line(name: str, tool: str, outcome: Outcome, scan: Scan, sure: NDArray[np.bool_], base: Outcome) -> str:
+    every, best = scan.errors_px(outcome.places), scan.errors_px(outcome.places, sure)
     whole = "       -" if outcome.whole_s is None else f"{outcome.whole_s:8.2f}"
     return (
-        f"{name:18s} {len(every):5d} {int(held.sum()):5d} {tool:19s} {np.sqrt((sure**2).mean()):7.3f} {sure.max():7.2f} "
+        f"{name:18s} {len(every):5d} {int(sure.sum()):5d} {tool:19s} {np.sqrt((best**2).mean()):7.3f} {best.max():7.2f} "
         f"{np.sqrt((every**2).mean()):7.3f} {every.max():7.2f} {outcome.place_s:8.2f} {outcome.cpu_s:7.2f} {whole} "
         f"{outcome.place_s / base.place_s:7.1f} {outcome.cpu_s / base.cpu_s:6.1f}"
     )
@@ -118,8 +119,8 @@ def main() -> None:
     parser.add_argument("--without", action="append", default=[], choices=PEERS)
     options = parser.parse_args()
     print(
-        f"{'set':18s} tiles  held {'tool':19s}   rms*    max*     rms     max  place_s   cpu_s  whole_s   ratio  (cpu)\n"
-        "* of the tiles that our matches hold",
+        f"{'set':18s} tiles  sure {'tool':19s}   rms*    max*     rms     max  place_s   cpu_s  whole_s   ratio  (cpu)\n"
+        "* of the tiles that are sure of their place",
         flush=True,
     )
     for name, scan_set in SETS.items():
@@ -130,8 +131,8 @@ def main() -> None:
         scan = make(scan_set)
         with tempfile.TemporaryDirectory(prefix="deblurd-peers-") as temporary:
             folder = write_tiles(scan, Path(temporary) / "tiles", ".tif")
-            base, held = ours(folder, scan)
-            print(line(name, "deblurd", base, scan, held, base), flush=True)
+            base, sure = ours(folder, scan)
+            print(line(name, "deblurd", base, scan, sure, base), flush=True)
             for tool in PEERS:
                 if tool in options.without:
                     continue
@@ -139,7 +140,7 @@ def main() -> None:
                 text = (
                     f"{name:18s} {'':11s} {tool:19s} {outcome}"
                     if isinstance(outcome, str)
-                    else line(name, tool, outcome, scan, held, base)
+                    else line(name, tool, outcome, scan, sure, base)
                 )
                 print(text, flush=True)
 

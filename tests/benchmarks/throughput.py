@@ -34,8 +34,8 @@ OVERLAP = 0.2
 MOTION = MotionVector(0.0, 10.0, sigma_px=0.1)
 
 
-def tiles(count: int, fov_px: int) -> list[tuple[Frame, Tile]]:
-    """A square grid of fields of generated tissue, blurred by MOTION, with noise."""
+def tiles(count: int, fov_px: int, motion: MotionVector = MOTION) -> list[tuple[Frame, Tile]]:
+    """A square grid of fields of generated tissue, blurred by `motion`, with noise."""
     slide = open_slide(None, PIXEL_UM, 1)
     columns = math.ceil(math.sqrt(count))
     step = round(fov_px * (1 - OVERLAP))
@@ -44,16 +44,16 @@ def tiles(count: int, fov_px: int) -> list[tuple[Frame, Tile]]:
     for n in range(count):
         row, column = divmod(n, columns)
         y, x = row * step, column * step
-        pixels = _exposed(slide.region(y, x, fov_px, fov_px), rng)
+        pixels = _exposed(slide.region(y, x, fov_px, fov_px), motion, rng)
         middle_um = (np.array([y, x]) + fov_px / 2) * PIXEL_UM + rng.normal(0, 1.0, 2)
         pose = Pose(0.1 * n, float(middle_um[0]), float(middle_um[1]), sigma_um=1.0)
         frame = Frame(pixels=pixels, sequence=0, number=n, arrived_s=0.1 * n, exposure_ms=10.0)
-        made.append((frame, Tile(-1, 0, n, pose, MOTION, 10.0, pixels.shape, "")))
+        made.append((frame, Tile(-1, 0, n, pose, motion, 10.0, pixels.shape, "")))
     return made
 
 
-def _exposed(field: Pixels, rng: np.random.Generator) -> Pixels:
-    light: NDArray[np.float32] = reblur(to_linear(field, "srgb"), MOTION)
+def _exposed(field: Pixels, motion: MotionVector, rng: np.random.Generator) -> Pixels:
+    light: NDArray[np.float32] = reblur(to_linear(field, "srgb"), motion)
     electrons = rng.poisson(light * 20_000) + rng.normal(0, 4, light.shape)
     return from_linear((electrons / 20_000).astype(np.float32), np.uint8, "srgb")
 

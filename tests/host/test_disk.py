@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,3 +42,24 @@ def test_a_disk_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shutil, "disk_usage", gone)
     with pytest.raises(OutputError, match="does not answer"):
         DiskGuard(tmp_path).check()
+
+
+def test_after_it_was_full_there_must_be_a_little_more_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_mb = 1000
+
+    def usage(_: Any) -> Any:
+        return SimpleNamespace(free=free_mb * 1_000_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    guard = DiskGuard(tmp_path, floor_mb=500)
+    assert guard.trouble is None
+    free_mb = 499
+    assert "only 499 MB are free" in str(guard.trouble)
+    free_mb = 520
+    assert "520 MB are free again" in str(guard.trouble)
+    free_mb = 560
+    assert guard.trouble is None
+    free_mb = 520
+    assert guard.trouble is None

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextvars import copy_context
+from pathlib import Path
 
 import pytest
 
@@ -141,6 +142,68 @@ def test_a_record_of_a_journal_is_one_line_with_its_traceback_behind(monkeypatch
     except ValueError:
         logging.getLogger("deblurd.test").exception("two\nlines")
     assert stream.getvalue().startswith("ERROR deblurd.test: two | lines\nTraceback")
+
+
+def test_each_line_in_a_journal_begins_with_its_priority(tmp_path: Path) -> None:
+    program = """
+import logging
+from deblurd.host import logs
+logs.configure(verbose=True)
+log = logging.getLogger("deblurd.test")
+log.debug("a"); log.info("b"); log.warning("c"); log.critical("d")
+try:
+    raise ValueError("broken")
+except ValueError:
+    log.exception("e")
+logs.complain("first fault\\nsecond fault")
+"""
+    for is_journal in (True, False):
+        with (tmp_path / "journal").open("wb") as journal:
+            there = os.fstat(journal.fileno())
+            stream = f"{there.st_dev}:{there.st_ino}" if is_journal else "1:2"
+            environ = os.environ | {"JOURNAL_STREAM": stream}
+            subprocess.run(
+                [sys.executable, "-c", program], stderr=journal, env=environ, check=True, timeout=60
+            )
+        lines = (tmp_path / "journal").read_text("utf-8").splitlines()
+        found = [(line[:3], line[3:].split()[-1]) for line in lines]
+        if is_journal:
+            assert found[:5] == [("<7>", "a"), ("<6>", "b"), ("<4>", "c"), ("<2>", "d"), ("<3>", "e")]
+            assert {line[:3] for line in lines[5:]} == {"<3>"}
+            assert lines[5] == "<3>Traceback (most recent call last):"
+            assert lines[-2:] == ["<3>first fault", "<3>second fault"]
+        else:
+            assert not [line for line in lines if line.startswith("<")]
+
+
+def test_what_a_thread_says_is_about_a_slide_from_now_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.configure(verbose=False)
+    log = logging.getLogger("deblurd.test")
+    logs.now_about("s1")
+    log.info("one")
+    logs.now_about("")
+    log.info("two")
+    assert stream.getvalue() == "INFO deblurd.test: [s1] one\nINFO deblurd.test: two\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there the folder is found in another way")
+def test_micro_managers_core_leaves_no_log_in_the_users_folder(tmp_path: Path) -> None:
+    program = """
+from deblurd.host import logs
+logs.configure(verbose=False)
+from pymmcore_plus import CMMCorePlus
+import logging
+logging.getLogger("pymmcore-plus").critical("noise")
+"""
+    environ = {
+        key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "PYMM_", "PYTEST_"))
+    }
+    subprocess.run(
+        [sys.executable, "-c", program], env=environ | {"HOME": str(tmp_path)}, check=True, timeout=60
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_python_warnings_go_to_the_log(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,3 +196,22 @@ def test_results_are_forgotten_and_tiles_are_not(tmp_path: Path) -> None:
     assert (journal.slide("gain", ""), journal.slide("camera")) == ("", "{}")
     assert {row["gate"] for row in journal.rows()} == {None}
     journal.close()
+
+
+def test_a_journal_killed_before_its_schema_is_not_held_by_who_looked_at_it(tmp_path: Path) -> None:
+    path, seen = tmp_path / "journal.sqlite", tmp_path / "killed" / "journal.sqlite"
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE slide (key TEXT PRIMARY KEY, value TEXT)")
+    writer.commit()
+    seen.parent.mkdir()
+    for part in list(tmp_path.glob("journal.sqlite*")):
+        seen.with_name(part.name).write_bytes(part.read_bytes())
+    writer.close()
+    with pytest.raises(DataError, match="not the journal of a whole slide") as caught:
+        Journal(seen, read_only=True)
+    journal = Journal(seen)
+    assert journal.count() == 0
+    journal.close()
+    assert [each.name for each in seen.parent.iterdir()] == ["journal.sqlite"]
+    assert caught is not None

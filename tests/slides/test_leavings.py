@@ -226,7 +226,7 @@ def test_a_slide_without_a_tile_is_ended(tmp_path: Path, parts: Sequence[str]) -
     assert len(told) == 1
 
 
-def test_a_run_ends_what_was_left_before_it_scans(
+def test_a_run_ends_what_was_left_while_it_scans(
     slide: SlideFolder, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupted(slide)
@@ -238,8 +238,10 @@ def test_a_run_ends_what_was_left_before_it_scans(
         f'[deblur]\nmodel = "raw"\n[mosaic]\noutput = {json.dumps(str(output))}\n'
     )
     assert main(["run", "--config", str(file)]) == 0
-    first, *_ = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"the slide {slide.name} was interrupted: finished with ")
+    said = capsys.readouterr().out.splitlines()
+    assert [
+        each for each in said if each.startswith(f"the slide {slide.name} was interrupted: finished with ")
+    ]
     assert differences(slide.mosaic, SlideFolder(finished).mosaic) == []
     assert [each.read_manifest()["state"] for each in map(SlideFolder, (output / "slide").iterdir())] == [
         "done"

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def test_an_interrupted_slide_gets_the_mosaic_that_it_would_have_had(
     interrupt(slide)
     done, damaged = resume(slide)
     assert damaged == []
-    assert done.tiles == Journal(slide.journal).count()
+    with closing(Journal(slide.journal)) as journal:
+        assert done.tiles == journal.count()
     assert differences(slide.mosaic, SlideFolder(finished).mosaic) == []
     assert slide.read_manifest()["state"] == "done"
     assert {p.name for p in slide.path.iterdir()} == {p.name for p in finished.iterdir()}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deblurd.errors import DataError
+from deblurd.errors import DataError, UsageError
 
 P = TypeVar("P", bound=argparse.ArgumentParser)
 
@@ -30,6 +30,18 @@ def add_actions(action: Callable[[str, Any, str], P]) -> None:
     repaint = action("repaint", _repaint, "make the mosaic anew with another model, or of the raw tiles")
     repaint.add_argument("slide", **_SLIDE)
     repaint.add_argument("--model", required=True, metavar="NAME", help='a model, "wiener" or "raw"')
+    repaint.add_argument(
+        "--order",
+        choices=("deblur-first", "stitch-first"),
+        default="deblur-first",
+        help="stitch-first puts the raw tiles together and deblurs the whole mosaic after (%(default)s)",
+    )
+    repaint.add_argument(
+        "--fuse",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="make each tile of all recorded frames that see it, or of one alone; as before if absent",
+    )
     join = action("join", _join, "make one new slide of the tiles of two; both stay as they are")
     join.add_argument("first", **_SLIDE)
     join.add_argument("second", **_SLIDE)
@@ -102,7 +114,29 @@ def _resume(options: argparse.Namespace) -> None:
 
 
 def _repaint(options: argparse.Namespace) -> None:
-    _paint(options.slide, model=options.model)
+    if options.order == "stitch-first":
+        if options.fuse:
+            raise UsageError("stitch-first deblurs the mosaic as a whole: leave out --fuse, or --order")
+        _stitch_first(options.slide, options.model)
+    else:
+        _paint(options.slide, model=options.model, fuses=options.fuse)
+
+
+def _stitch_first(path: Path, model: str) -> None:
+    from rich.console import Console
+
+    from deblurd.console import count_bar
+    from deblurd.host.lock import output_lock
+    from deblurd.pipeline import describe_gates
+    from deblurd.stitch_first import stitch_first
+
+    folder = _slide(path)
+    with (
+        output_lock(folder.path.parent.parent),
+        count_bar(Console(stderr=True), "deblurring") as on_progress,
+    ):
+        gates = stitch_first(folder, model, on_progress)
+    print(f"{folder.path}: {sum(gates.values())} tiles, stitched first, then {describe_gates(gates)}")
 
 
 def _join(options: argparse.Namespace) -> None:
@@ -127,7 +161,7 @@ def _join(options: argparse.Namespace) -> None:
 def _paint(path: Path, **choices: Any) -> None:
     from rich.console import Console
 
-    from deblurd.console import count_bar
+    from deblurd.console import count_bar, describe_fusion
     from deblurd.host.lock import output_lock
     from deblurd.pipeline import describe_gates
     from deblurd.resume import resume
@@ -140,7 +174,8 @@ def _paint(path: Path, **choices: Any) -> None:
         finished, damaged = resume(folder, on_progress=on_progress, **choices)
     if damaged:
         print(f"Left out, because their raw pixels are damaged: tiles {', '.join(map(str, damaged))}")
-    print(f"{folder.path}: {finished.tiles} tiles, {describe_gates(finished.gates)}")
+    fused = f"; {describe_fusion(finished.to_manifest(''))}" if finished.fused else ""
+    print(f"{folder.path}: {finished.tiles} tiles, {describe_gates(finished.gates)}{fused}")
 
 
 def _slide(path: Path) -> Any:
