@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test check clean
+.PHONY: help install dev demo test test-long check clean
 
 help: ## this list
 	@echo "deblurd, for research use only"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 install: $(VENV)/.plain ## deblurd in .venv
 dev: $(VENV)/.dev ## deblurd, its tools and its trainer in .venv
@@ -19,8 +19,11 @@ dev: $(VENV)/.dev ## deblurd, its tools and its trainer in .venv
 demo: $(VENV)/.plain ## scan a virtual slide and show what came of it
 	$(BIN)/deblurd demo
 
-test: check ## all checks and all tests
-	$(BIN)/pytest
+test: check ## all checks and all tests but the long ones
+	$(BIN)/pytest -m "not long"
+
+test-long: $(VENV)/.dev ## faults, calibration and systemd in real time, for a quiet machine
+	$(BIN)/pytest -m long
 
 check: $(VENV)/.dev ## style, types and the rules between the rooms
 	$(BIN)/ruff check .
