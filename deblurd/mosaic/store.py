@@ -120,7 +120,8 @@ class MosaicStore:
         except (OSError, ValueError, RuntimeError, IndexError):
             # half a file; the checksums tell
             return None
-        return (pixels, source) if source.shape == (side, side) else None
+        # while the mosaic is trimmed, one of the two may be of the trimmed one already
+        return (pixels, source) if pixels.shape[:2] == source.shape == (side, side) else None
 
     def flush(self) -> None:
         """Writes the coarser levels that are only in memory."""
