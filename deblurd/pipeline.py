@@ -28,7 +28,7 @@ from deblurd.frames import DeblurredTile, Frame, Pixels, Place, Tile
 from deblurd.fusing import Companions, fuse_all, source_names
 from deblurd.host.logs import about_slide
 from deblurd.mosaic.store import MosaicStore
-from deblurd.mosaic.writer import MosaicSummary
+from deblurd.mosaic.writer import SURE_PX, MosaicSummary
 from deblurd.place.placer import Placer
 from deblurd.record.recorder import Recorder
 from deblurd.settings import DeblurSettings, Settings
@@ -76,6 +76,17 @@ class Finished:
     observations_mean: float = 1.0
     left_out: dict[str, int] = field(default_factory=dict)
     fused: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """In words: how many fields the mosaic shows, and how many of them lie only about where they should."""
+        unsure = [place.sigma_px for place in self.places.values() if place.sigma_px >= SURE_PX]
+        about = (
+            f", {len(unsure)} of them where the stage says, give or take {max(unsure):.0f} px, as nothing in them matched a neighbour"
+            if unsure
+            else ""
+        )
+        return f"{self.tiles} of {self.acknowledged} fields painted{about}"
 
     def to_manifest(self, reason: str) -> dict[str, Any]:
         """What the slide's manifest says of its end. reason: why it ended."""

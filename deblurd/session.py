@@ -108,7 +108,7 @@ class Session:
             finished = replace(finished, failure=None)
             content |= {"reason": reason, "discarded": True}
         self.slide.folder.write_manifest(content)
-        self.reason = f"{finished.tiles} of {finished.acknowledged} fields painted"
+        self.reason = finished.verdict
         self._story.end(self.slide.folder, content["state"], self.reason)
         log.info("slide %s: %s, %s", self.name, content["state"], self.reason)
         return finished

@@ -127,7 +127,7 @@ def _run(
     notes = (*tiles.notes, *_shortfalls(tiles, finished))
     content = manifest | finished.to_manifest(reason) | {"notes": notes}
     slide.write_manifest(content)
-    story.end(slide, content["state"], f"{finished.tiles} of {finished.acknowledged} fields painted")
+    story.end(slide, content["state"], finished.verdict)
     if finished.failure is not None:
         raise finished.failure
     return Stitched(finished, _write_positions(tiles, finished, camera), notes)

@@ -22,6 +22,7 @@ FEATHER = 0.25
 _STRAIGHT_PX = 0.1
 _TAPS = np.arange(-3, 5)
 _SHARPNESS_POWER = 4
+_UNSURE = 1e-6
 # sRGB (IEC 61966-2-1) above its toe: value = 1.055 * light**(1/2.4) - 0.055, so a gain on light acts on (value + 0.055)
 _SRGB_OFFSET, _SRGB_POWER = 0.055, 1 / 2.4
 
@@ -40,13 +41,15 @@ class Window:
 class PlacedTile:
     """A tile where it lies. centre_px: (2,) of its centre on the mosaic's pixel grid, (y, x). source: for the provenance, 1 to 255,
     or (H, W) of each pixel. light: factor
-    that evens its exposure out with its neighbours', in linear light."""
+    that evens its exposure out with its neighbours', in linear light. is_sure: whether it surely lies there; what does not is seen only where
+    nothing else is."""
 
     centre_px: NDArray[np.float64]
     pixels: Pixels
     source: int | NDArray[np.uint8]
     sharpness: float
     light: float = 1.0
+    is_sure: bool = True
 
 
 class Brush:
@@ -116,7 +119,7 @@ class Brush:
             if box is None:
                 continue
             values, weight, gain = self._resample(tile, window, box)
-            weight *= np.float32(tile.sharpness**_SHARPNESS_POWER)
+            weight *= np.float32(tile.sharpness**_SHARPNESS_POWER * (1.0 if tile.is_sure else _UNSURE))
             factor: Float | np.float32 | None = gain
             if tile.light != 1.0:
                 light = np.float32(tile.light**self._power)

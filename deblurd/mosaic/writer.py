@@ -23,6 +23,9 @@ from deblurd.mosaic.render import Brush, PlacedTile, Window
 from deblurd.mosaic.store import MosaicStore
 from deblurd.mosaic.table import write_table
 
+SURE_PX = 3.0
+"""Tiles whose places are less certain, which no match holds, lie under all others."""
+
 MOVE_PX = 0.3
 """While the slide grows, a tile that moves by less is not painted again."""
 
@@ -89,6 +92,7 @@ class MosaicWriter:
         self._painted = 0
         self._covered: dict[Shard, int] = {}
         self._lights: dict[int, float] = {}
+        self._unsure: set[int] = set()
         self._paint_s = 0.0
         self._abandoned = False
 
@@ -106,6 +110,10 @@ class MosaicWriter:
         """A new tile, or a better place for one. Begins with it, unless `begin` was called. Raises OutputError as `begin`."""
         if not self._canvas.has_begun:
             self.begin(place)
+        is_sure = place.sigma_px < SURE_PX
+        if is_sure == (index in self._unsure):
+            (self._unsure.discard if is_sure else self._unsure.add)(index)
+            self._canvas.touch(index, time.perf_counter())
         self._canvas.place(index, self._rotation @ place.yx_px, time.perf_counter(), MOVE_PX)
 
     def repaint(self, index: int) -> None:
@@ -202,7 +210,8 @@ class MosaicWriter:
         for index, centre in self._canvas.tiles_of(shard):
             tile = self._fetch(index)
             source = tile.source if tile.sources is None else tile.sources
-            yield PlacedTile(centre, tile.pixels, source, tile.sharpness, self._lights.get(index, 1.0))
+            light, is_sure = self._lights.get(index, 1.0), index not in self._unsure
+            yield PlacedTile(centre, tile.pixels, source, tile.sharpness, light, is_sure)
 
     def _origin_um(self) -> NDArray[np.float64]:
         """Stage position of the canvas's first pixel."""

@@ -68,6 +68,9 @@ PLAIN_EVIDENCE = 10.0
 AGREE_PX = 1.5
 """The same for matches of which each alone might be an accident: that two accidents are so near happens once in thousands."""
 
+OTHER_GROUND = 0.25
+"""Of a tile's side: overlaps whose middles lie nearer together than this show the same ground, and are one accident if they are any."""
+
 
 class Placer:
     """Use from one thread, tiles in the order of the scan.
@@ -168,7 +171,10 @@ class Placer:
                     between.setdefault((b, a), []).append((edge, -off))
             for (larger, smaller), found in between.items():
                 chosen = _most_agreeing(np.array([off for _, off in found]))
-                if chosen.sum() < 2 or not (members.get(larger) and members.get(smaller)):
+                if not (chosen.any() and members.get(larger) and members.get(smaller)):
+                    continue
+                seen = [places[edge.i] + edge.match.shift / 2 for edge, _ in found]
+                if np.ptp(np.array(seen)[chosen], axis=0).max() < OTHER_GROUND * self._size.min():
                     continue
                 self.edges.extend(edge for (edge, _), yes in zip(found, chosen, strict=True) if yes)
                 by = np.mean([off for (_, off), yes in zip(found, chosen, strict=True) if yes], axis=0)

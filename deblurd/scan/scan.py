@@ -210,7 +210,9 @@ class AreaScan:
                 log.warning("%d places of the area could not be taken", len(back))
                 return
             log.info("going back to %d places", len(back))
-            yield from (Lane.point(at_um, course.speed_um_s, course.rest_s) for at_um in back)
+            for at_um in back:
+                # where it is unclear when frames are exposed, the stage rests until some surely were
+                yield Lane.point(at_um, course.speed_um_s, course.rest_s + self._tracker.doubt_s)
 
     def _is_worked_through(self) -> bool:
         """Waits for frames that are on their way, and for tiles that are worked on; False if the scan was ended meanwhile."""

@@ -30,6 +30,16 @@ _CATCHING_UP = 0.75
 _NEAR_BEAT = 0.1
 _MOST_BENT = 0.5
 
+_WHITE = 1.4
+"""The ratio of von Neumann (1941), mean squared step over variance, is 2 for values of which one tells nothing of the next."""
+
+_NEAR = 16
+_EARLY_SIGMAS = 6.0
+_EARLY_PERIODS = 0.35
+_LATE_PERIODS = 0.5
+_SOME = 0.25
+"""A frame is on its beat if it is early or late by no more standard deviations and periods, and so many of the next ones to it, in number and share, are on theirs."""
+
 Floats = NDArray[np.float64]
 
 
@@ -93,10 +103,11 @@ class FrameClock:
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
 
     def doubt_s(self, number: int) -> float:
-        """How much earlier the exposure of frame `number` may lie than `exposure` says; 0 for most frames.
+        """How much earlier the exposure of frame `number` may lie than `exposure` says, and than its arrival says; 0 for most frames.
 
         What keeps the computer from taking a frame in time keeps it from starting the next exposures too. So where exposures seem to be left
         out before a frame, it may be that frame which was late, and they were left out after it; and so with all that arrive on its heels.
+        Where hardly any frame keeps the beat, nobody knows which was late and which were left out: then it is as much as arrivals scatter.
         """
         if self._line is None:
             return math.inf
@@ -105,7 +116,32 @@ class FrameClock:
         while first > 0 and self._on_heels(first):
             first -= 1
         before = self._skipped[first - 1] if first > 0 else self._skipped[first]
-        return float(self._skipped[last] - before) * self._line[1]
+        return max(float(self._skipped[last] - before) * self._line[1], self._astray_s(last, self._line))
+
+    def _astray_s(self, i: int, line: tuple[float, float]) -> float:
+        """How far the arrivals around the i-th frame of the history scatter about the beats that they are said to have; 0 where it keeps its own."""
+        offset, period = line
+        around = slice(max(i - _RECENT, 0), i + _RECENT)
+        numbers, arrived = (np.array(v, dtype=np.float64) for v in (self._numbers, self._arrived))
+        late = (arrived - offset) / period - numbers - self._skipped
+        own, near = late[i], late[max(i - _NEAR, 0) : i + _NEAR]
+        if _on_beat(arrived[around], period) >= _SEEN_BEAT:
+            # many may be late where the computer is busy, but some are prompt, and hardly any comes before its time
+            is_kept = (
+                -min(_EARLY_SIGMAS * self._jitter_s / period, _EARLY_PERIODS) < own < _LATE_PERIODS
+                and float((np.abs(near) < _CLEAR_PERIODS).mean()) > _SOME
+                and float((near < -_EARLY_PERIODS).mean()) < _PROMPT
+            )
+        else:
+            # jitter that is longer than the period is nothing but jitter where no exposure was ever left out, and one frame's tells nothing of the next one's
+            steps, spread = np.diff(late), late - late.mean()
+            is_kept = (
+                len(late) >= 2 * _RECENT
+                and bool(self._skipped[0] == self._skipped[-1])
+                and float((steps**2).sum()) > _WHITE * float((spread**2).sum())
+            )
+        late = late[around]
+        return 0.0 if is_kept else period * max(float(np.ptp(late)), float(np.abs(late).max()), 1.0)
 
     def _on_heels(self, i: int) -> bool:
         """Whether frame i of the history followed the one before faster than the camera sends them."""

@@ -20,6 +20,7 @@ _AFTER_READINGS = 2.0
 _OUTLIER = 5.0
 _TRUST = 2.0
 _FARTHEST = 4.5
+_NOISE_EXTENT = 8.0
 _FOLLOWS = 3.0
 _LONG = 1.5
 _LONGER_S = 2e-4
@@ -90,6 +91,16 @@ class StagePath:
         """Whether enough readings have come after `t_s` to say well where the stage was then."""
         newest = self.newest
         return newest is not None and newest.t_s >= t_s + self._pace.after_s
+
+    def extent_um(self, begin_s: float, end_s: float) -> float:
+        """How far apart the readings from `begin_s` to `end_s` lie, and those around them, beyond their noise; inf where they do not reach so far."""
+        readings = self.readings
+        first = int(np.searchsorted(readings[:, 0], begin_s, side="right")) - 1
+        last = int(np.searchsorted(readings[:, 0], end_s))
+        if first < 0 or last >= len(readings):
+            return math.inf
+        apart = np.ptp(readings[first : last + 1, 1:3], axis=0)
+        return max(float(np.linalg.norm(apart)) - _NOISE_EXTENT * self._pace.noise_um, 0.0)
 
     def at(self, t_s: float) -> Pose | None:
         """Where the stage was; None where no readings are near."""

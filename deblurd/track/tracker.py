@@ -32,6 +32,11 @@ MOST_HELD = 60
 _PATIENCE_S = 1.0
 """How long a frame may wait for them."""
 
+_SAY_AGAIN_S = 60.0
+
+_MOST_DOUBT_PX = 10.0
+"""What the pose of a tile may be wrong by because of its time: the pictures tell the rest."""
+
 
 class Tracker:
     """Takes frames in order, gives back those that become tiles.
@@ -44,8 +49,8 @@ class Tracker:
     first frame, stop() after the last. choose_from_s: frames exposed earlier become no tiles; set it to inf while the stage drives to its start.
 
     Where the stage's readings do not tell in time where a frame was, it becomes no tile, and is counted in `unplaced`; `on_frame` hears of
-    it with the last known pose and `sigma` inf. Nor does a frame of which the clock does not know whether exposures were left out before
-    it or after it, while the stage moves; those are counted in `doubtful`.
+    it with the last known pose and `sigma` inf. Nor does a frame of which the clock does not know when it was exposed, while the stage moves; those are counted in `doubtful`. doubt_s: how much earlier than it seems the last frame may have been
+    exposed; 0 while the camera's beat is plain.
     """
 
     def __init__(
@@ -69,7 +74,8 @@ class Tracker:
     ) -> None:
         self.poller = StagePoller(read_position, poll_s, hang_s=hang_s, on_event=on_event)
         self.unplaced = self.doubtful = 0
-        self._is_unplaced = False
+        self.doubt_s = 0.0
+        self._said_s: dict[str, float] = {}
         self.seen_until_s = -math.inf
         self._only_at_rest = only_at_rest
         self.choose_from_s = -math.inf
@@ -208,25 +214,27 @@ class Tracker:
             if exposure is None or not self._is_covered(frame.number, exposure[2]):
                 return
             self._unwitnessed.popleft()
-            if not self._is_doubtful(frame.number):
+            if self._doubt_um(frame) < self._affine.pixel_size_um:
                 witness.offer(frame.pixels, np.array(exposure))
 
     def _release(self, *, everything: bool = False) -> Iterator[tuple[Frame, Tile]]:
         while self._held and (everything or self._is_ready(self._held[0])):
             frame = self._held.popleft()
-            tile = self._tile(frame)
+            doubt_um = self._doubt_um(frame)
+            tile = self._tile(frame, doubt_um)
             if tile is not None and self._on_frame is not None:
                 self._on_frame(frame.number, tile.pose, tile.motion)
-            if tile is not None and self._is_doubtful(frame.number):
+            if tile is not None and doubt_um > _MOST_DOUBT_PX * self._affine.pixel_size_um:
                 # it may show the ground of another beat; the frames around it show the same ground
                 self.doubtful += 1
+                self._skip(frame, "the computer was too busy to tell when they were exposed")
                 continue
             if tile is None or not math.isfinite(tile.pose.sigma_um):
                 # taken for ground that it does not show, it would leave a hole there, and its pixels in the wrong place
-                self._skip(frame)
+                self.unplaced += 1
+                self._skip(frame, "the stage was not read in time")
                 continue
             self.seen_until_s = tile.pose.t_s
-            self._is_unplaced = False
             if tile.pose.t_s < self.choose_from_s:
                 continue
             yield from self._choose(frame, tile)
@@ -255,18 +263,21 @@ class Tracker:
         later_s = max(float(self.calibration.lag_s.max()), 0.0)
         return self._clock.is_settled(number) and self.poller.path.covers(end_s + later_s)
 
-    def _is_doubtful(self, number: int) -> bool:
-        """Whether the stage moved between the moments at which frame `number` may have been exposed."""
-        doubt_s, exposure = self._clock.doubt_s(number), self._clock.exposure(number)
+    def _doubt_um(self, frame: Frame) -> float:
+        """How far the stage moved between the moments at which `frame` may have been exposed; inf where that is not known."""
+        exposure = self._clock.exposure(frame.number)
+        self.doubt_s = doubt_s = self._clock.doubt_s(frame.number)
         if doubt_s == 0.0 or exposure is None:
-            return False
-        either = self.poller.path.stretch(np.array([exposure[1] - doubt_s, exposure[1]]))
-        if either is None:
-            return False
-        return float(np.linalg.norm(either.yx_um[1] - either.yx_um[0])) > self._affine.pixel_size_um
+            return 0.0
+        told_s = exposure[1], self._arrival_tells_s(frame)
+        return self.poller.path.extent_um(min(told_s) - doubt_s, max(told_s))
 
-    def _tile(self, frame: Frame) -> Tile | None:
-        """The frame as a tile, with unknown motion where the stage's path does not tell; None where the stage was never read."""
+    def _arrival_tells_s(self, frame: Frame) -> float:
+        """The middle of its exposure, if `frame` was not late."""
+        return frame.arrived_s - (self._latency_ms + 0.5 * frame.exposure_ms) / 1000
+
+    def _tile(self, frame: Frame, doubt_um: float) -> Tile | None:
+        """The frame as a tile, whose time may put it `doubt_um` off, with unknown motion where the stage's path does not tell; None where the stage was never read."""
         known = self.calibration
         exposure = self._clock.exposure(frame.number)
         stretch = (
@@ -278,7 +289,7 @@ class Tracker:
             newest = self.newest_pose
             if newest is None:
                 return None
-            middle_s = frame.arrived_s - (self._latency_ms + 0.5 * frame.exposure_ms) / 1000
+            middle_s = self._arrival_tells_s(frame)
             pose, motion = Pose(middle_s, newest.y_um, newest.x_um, sigma_um=math.inf), UNKNOWN
         else:
             middle_s = exposure[1]
@@ -288,7 +299,7 @@ class Tracker:
             speed_um_s = float(np.linalg.norm(stretch.yx_um[2] - stretch.yx_um[0])) / (
                 exposure[2] - exposure[0]
             )
-            sigma_um = math.hypot(stretch.sigma_um, speed_um_s * self._clock.sigma_s)
+            sigma_um = math.hypot(stretch.sigma_um, speed_um_s * self._clock.sigma_s, doubt_um)
             pose = Pose(middle_s, float(y_um), float(x_um), sigma_um=sigma_um)
             motion = motion_vector(stretch, known.affine)
         return self._as_tile(frame, pose, motion)
@@ -307,10 +318,10 @@ class Tracker:
             utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         )
 
-    def _skip(self, frame: Frame) -> None:
-        if not self._is_unplaced:
-            self._is_unplaced = True
+    def _skip(self, frame: Frame, why: str) -> None:
+        """Says that a frame becomes no tile; of those like it within a minute only the first is named."""
+        if frame.arrived_s - self._said_s.get(why, -math.inf) > _SAY_AGAIN_S:
+            self._said_s[why] = frame.arrived_s
             self._on_event(
-                f"frame {frame.number} and its like have no place, because the stage was not read in time: they become no tiles"
+                f"frame {frame.number} and its like have no place, because {why}: they become no tiles"
             )
-        self.unplaced += 1

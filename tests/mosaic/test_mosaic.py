@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -211,6 +212,28 @@ def test_readers_see_a_valid_mosaic_while_it_grows(tmp_path: Path) -> None:
         "state": "final",
         "research_use_only": True,
     }
+
+
+def test_a_tile_of_which_the_place_is_not_sure_lies_under_all_others(tmp_path: Path) -> None:
+    scan = Scan(turned(0, False))
+    wrong = len(scan.tiles)
+    scan.tiles.append(255 - scan.tiles[0])
+    sure, unsure = scan.places[0], Place(scan.places[0].y_px, scan.places[0].x_px, 40.0)
+    scan.places.append(sure)
+    scan.paint(tmp_path / "blended")
+    assert scan.compare(tmp_path / "blended") < 30
+    scan.places[wrong] = unsure
+    scan.paint(tmp_path / "under")
+    assert scan.compare(tmp_path / "under") > 45
+    # and where it is surer later, it is painted with the others
+    writer = scan.writer(tmp_path / "later")
+    for index, place in enumerate(scan.places):
+        writer.place(index, place)
+    while writer.render_due(math.inf):
+        pass
+    writer.place(wrong, sure)
+    writer.finish([])
+    assert scan.compare(tmp_path / "later") == scan.compare(tmp_path / "blended")
 
 
 def test_provenance_says_where_every_pixel_came_from(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from deblurd.errors import DataError
 from deblurd.frames import MotionVector, Pixels, Pose, Tile
 from deblurd.geometry import PixelToStage
 from deblurd.place import placer as placer_module
+from deblurd.place.pairwise import Edge
 from deblurd.place.placer import Placer
 from deblurd.place.solve import Solution
+from deblurd.place.subpixel import Match
 from tests.benchmarks.scan_sets import Scan, ScanSet
 
 SMALL = ScanSet(rows=4, columns=5, tile_px=320, overlap=0.2)
@@ -268,3 +270,19 @@ def test_bare_glass_matches_nothing_and_follows_the_stage() -> None:
     assert len(solution.weak) == rows * columns
     off = places(solution) - truth
     assert np.abs(off - off.mean(axis=0)).max() < 2.0
+
+
+@pytest.mark.parametrize(("step_px", "joined"), [(20.0, False), (150.0, True)])
+def test_doubtful_matches_with_the_same_ground_are_one_accident(step_px: float, joined: bool) -> None:
+    """Two tiles that lie nearly on one another match a third by the same accident; where they show other ground, each is evidence."""
+    blank: Pixels = np.full((256, 256), 240, np.uint8)
+    placer = Placer(PixelToStage.from_scale(0.5), (256, 256), 0.2, lambda _: blank)
+    for n, x_px in enumerate((0.0, step_px, 400.0)):
+        pose = Pose(0.1 * n, 0.0, 0.5 * x_px)
+        placer.add(Tile(n, 0, n, pose, MotionVector(0.0, 0.0), 5.0, (256, 256), ""), blank)
+    sure = Match(np.array([0.0, step_px]), 0.01 * np.eye(2), 0.9, 400.0)
+    placer.edges.append(Edge(0, 1, sure))
+    for n, x_px in ((0, 0.0), (1, step_px)):
+        accident = Match(np.array([30.0, 250.0 - x_px]), 0.01 * np.eye(2), 0.4, 10.0)
+        placer._doubtful.append(Edge(n, 2, accident))
+    assert (2 not in placer.solve().weak) == joined

@@ -158,3 +158,37 @@ def test_a_frame_that_is_late_before_a_gap_is_doubted() -> None:
     assert off[late] == pytest.approx(left_out * period, abs=1e-3)
     assert clock.doubt_s(late) == pytest.approx(left_out * period, rel=0.01)
     assert clock.doubt_s(late - 1) == clock.doubt_s(late + 1) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_not_doubted_is_right_however_busy_the_computer_is(seed: int) -> None:
+    """Every second exposure is left out, and frames come late by up to several periods: the beat is gone, and comes back afterwards."""
+    rng = np.random.default_rng(seed)
+    period_s, calm, busy = 1 / 30, 200, 400
+    is_busy = np.arange(2 * calm + busy) // calm % 3 != 0
+    is_busy[-calm:] = False
+    beats = np.cumsum(1 + np.where(is_busy, rng.integers(0, 3, len(is_busy)), 0))
+    late = np.where(is_busy, rng.gamma(1.5, 0.03, len(is_busy)), rng.gamma(2.0, 0.0005, len(is_busy)))
+    end_s = beats * period_s
+    arrived_s = np.maximum.accumulate(end_s + LATENCY_S + late)
+    clock, behind = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000), 12
+    is_wrong, is_trusted = np.zeros((2, len(beats)), dtype=bool)
+    for number, at_s in enumerate(arrived_s):
+        clock.see(number, float(at_s))
+        if (asked := number - behind) >= 60:
+            times = clock.exposure(asked)
+            assert times is not None
+            is_wrong[asked] = abs(times[2] - end_s[asked]) > period_s / 2
+            is_trusted[asked] = clock.doubt_s(asked) == 0.0
+    assert is_wrong[calm : calm + busy].mean() > 0.3
+    assert (is_wrong & is_trusted).mean() < 0.01
+    assert is_trusted[60 : calm - 40].mean() > 0.98
+    assert is_trusted[-calm + 80 : -behind].mean() > 0.98
+
+
+def test_jitter_longer_than_the_period_is_no_reason_for_doubt() -> None:
+    rng = np.random.default_rng(3)
+    clock = FrameClock(1.0, 15.0)
+    for number, late in enumerate(rng.normal(0.0, 0.006, 300)):
+        clock.see(number, number / 200 + 0.015 + float(late))
+    assert np.mean([clock.doubt_s(number) == 0.0 for number in range(100, 260)]) > 0.95

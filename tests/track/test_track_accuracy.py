@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -156,3 +157,13 @@ def test_the_bend_of_an_accelerating_exposure_is_found() -> None:
     )  # fmt: skip
     bend = np.array([0.5 * (s.yx_um[0] + s.yx_um[2]) - s.yx_um[1] for s in scanned.stretches])
     assert np.linalg.norm(bend, axis=1) == pytest.approx(10.0, rel=0.05)
+
+
+def test_how_far_the_stage_went_meanwhile_is_told_beyond_the_noise_of_its_readings() -> None:
+    path, rng = StagePath(), np.random.default_rng(2)
+    for t_s in np.arange(0.0, 2.0, 0.005):
+        y_um, x_um = rng.normal(0.0, 0.05, 2) + np.array([0.0, 500.0 * max(t_s - 1.0, 0.0)])
+        path.add(float(t_s), float(y_um), float(x_um))
+    assert path.extent_um(0.2, 0.9) == 0.0
+    assert path.extent_um(1.2, 1.4) == pytest.approx(100.0, abs=6.0)
+    assert path.extent_um(-0.1, 0.5) == path.extent_um(1.5, 2.5) == math.inf
