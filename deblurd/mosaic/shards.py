@@ -52,7 +52,8 @@ def write_shard(path: Path, encoded: Encoded) -> None:
     index = np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
     index[sizes == 0] = _MISSING
     content = index.tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # not its parents: where the mosaic was taken away, nothing shall be in its place
+    path.parent.mkdir(exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(b"".join([*chunks, content, google_crc32c.value(content).to_bytes(4, "little")]))

@@ -76,6 +76,8 @@ class MosaicStore:
         Raises OutputError where the folder cannot be written.
         """
         try:
+            # zarr would make it
+            self.path.parent.stat()
             root = zarr.open_group(str(self.path), mode="w", zarr_format=3)
             self._arrays(root, (SIDE, SIDE), LEVELS)
             self._describe(root, origin_um, LEVELS, "growing")
@@ -157,6 +159,7 @@ class MosaicStore:
         )
         try:
             self.flush()
+            self.path.stat()
             root = zarr.open_group(str(part), mode="w", zarr_format=3)
             trimmed._arrays(root, shape, levels)
             if is_small:
@@ -174,6 +177,11 @@ class MosaicStore:
         except OSError as err:
             raise _cannot_write(self.path, err) from err
         return shape
+
+    def close(self) -> None:
+        """Nothing is written any more: gives memory and threads back, however long somebody still looks at it."""
+        self._buffers.clear()
+        self._pool.shutdown()
 
     def thumbnail(self, longest_px: int) -> Pixels:
         """The finished mosaic as (h, w, c) uint8, at most `longest_px` a side."""
@@ -324,6 +332,8 @@ class MosaicStore:
                 f"{level}", shape=size, dtype="uint8", chunks=(chunk, chunk), shards=(side, side),
                 compressors=CODEC, fill_value=0, dimension_names=["y", "x"],
             )  # fmt: skip
+            for chunks in (Path(f"{level}", "c", "0"), Path(LABEL, f"{level}", "c")):
+                (self.path / chunks).mkdir(parents=True)
         self._open(root, levels)
 
     def _open(self, root: zarr.Group, levels: int) -> None:

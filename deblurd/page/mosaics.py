@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deblurd.errors import NoInputError
+from deblurd.errors import DataError, NoInputError
 from deblurd.mosaic.canvas import Shard
 from deblurd.mosaic.reader import MosaicReader
 from deblurd.mosaic.store import LEVELS, SIDE, MosaicStore
@@ -71,7 +71,11 @@ class StoredMosaics:
             if found is not None and found[0] == changed:
                 self._open.move_to_end(path)
                 return found
-        reader = MosaicReader(path)
+        try:
+            reader = MosaicReader(path)
+        except DataError:
+            # a finished one may just have taken the place of one that grew
+            reader = MosaicReader(path)
         if reader.state != "final":
             raise NoInputError(
                 f"the mosaic {path.parent.name} is not finished: wait for it, or resume the slide"
