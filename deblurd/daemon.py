@@ -85,7 +85,6 @@ class Daemon:
         self._lock.acquire()
         try:
             self._disk = DiskGuard(output, settings.mosaic.least_free_mb)
-            self._disk.check()
             model = find_model(settings.deblur.model)
             self.microscope: Microscope = open_microscope(settings)
         except BaseException:
@@ -106,6 +105,7 @@ class Daemon:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self.newest_frame: Frame | None = None
+        self._is_acquiring = False
         self._first_frame_s = self._last_frame_s = 0.0
         self._arrived_s: deque[float] = deque(maxlen=RATE_FRAMES)
         self._calibrations = KeptCalibrations(output)
@@ -207,6 +207,7 @@ class Daemon:
                 self.sessions.look(self._tracker.newest_pose)
             if isinstance(self.microscope.trouble, OtherObjective):
                 self.sessions.close_level()
+            self._follow_acquisition()
             on_status(self.status)
         self.sessions.end(self._why_over(stop))
         while not self.sessions.wait(0.2):
@@ -223,10 +224,20 @@ class Daemon:
         self.report.lost = self.microscope.losses.counts()
         if self.failure is not None:
             raise self.failure
+        if left := self.sessions.left:
+            raise OutputError(
+                f"{' and '.join(left)} could not be finished on a full disk: make room, and the next start finishes what is left"
+            )
         for slide in self.report.slides:
             if slide.failure is not None and not self.sessions.abandoned:
                 raise slide.failure
         return self.report
+
+    def _follow_acquisition(self) -> None:
+        is_acquiring = self.microscope.is_acquiring
+        if is_acquiring is not None and is_acquiring != self._is_acquiring:
+            self._is_acquiring = is_acquiring
+            self.sessions.acquisition(is_acquiring)
 
     def _why_over(self, stop: threading.Event) -> str:
         failure = self._failure or (self.scan and self.scan.failure)
@@ -253,16 +264,15 @@ class Daemon:
         return (len(arrived_s) - 1) / (arrived_s[-1] - arrived_s[0])
 
     def _is_silent(self) -> bool:
-        """Whether the camera has sent frames and sends none now; not once the scan is over."""
+        """Whether the camera has sent frames and sends none now."""
         silent_s = time.perf_counter() - self._last_frame_s
-        return (
-            self.report.frames > 0
-            and not self._stop.is_set()
-            and silent_s > HANGING_S + self.camera.exposure_ms / 1000
-        )
+        return self.report.frames > 0 and silent_s > HANGING_S + self.camera.exposure_ms / 1000
 
     def _camera_trouble(self) -> str | None:
-        return "the camera sends nothing: look at its cable and its power" if self._is_silent() else None
+        # once the scan is over it is no trouble
+        if self._stop.is_set() or not self._is_silent():
+            return None
+        return "the camera sends nothing: look at its cable and its power"
 
     def _stage_trouble(self) -> str | None:
         if self._tracker.poller.state != "stage silent":

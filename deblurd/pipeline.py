@@ -277,6 +277,8 @@ class SlidePipeline:
             except (DeblurdError, OSError) as err:
                 failure = err
         acknowledged = self._journal.count()
+        self._placer.forget_pixels()
+        self._painter.store.close()
         self._recorder.close()
         return Finished(
             self.folder,

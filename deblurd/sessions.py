@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, cast
 
@@ -34,6 +35,8 @@ Action = Literal["start", "finish", "pause", "resume", "discard", "label"]
 
 MOST_WAITING = 4
 """Fields, with their pixels, that wait for the slide to begin whose first ones they are."""
+
+ACQUISITION = "Micro-Manager's acquisition"
 
 DISK_S = 1.0
 """Between two looks at the room on the disk."""
@@ -90,13 +93,16 @@ class Sessions:
         self._last: Session | None = None
         self._label: str | None = None
         self._closing: list[Session] = []
-        self._threads: list[threading.Thread] = []
+        self._closer: threading.Thread | None = None
+        """Of the slide that was closed last; it ends after those before it."""
         self.held: str | None = None
         """Why nothing begins or goes on for now, whoever asks."""
         self._is_held, self._looked_s = False, -math.inf
+        self._left: deque[Session] = deque()
+        """Ended, but without room for their mosaics: finished when there is some."""
         self.finished: list[Finished] = []
         self.failure: BaseException | None = None
-        self.abandoned = False
+        self._abandoned = threading.Event()
 
     # --- for those who look on, and ask, from other threads ---
 
@@ -153,15 +159,12 @@ class Sessions:
         return ("finish", "resume" if work.state == "paused" else "pause", "discard", "label")
 
     def order(self, action: Action, text: str = "") -> None:
-        """Has it done within a frame or two, if it makes sense then. text: the label; of finish, who ended it."""
+        """Has it done within a frame or two, if it makes sense then. text: the label; of start and finish, who wants it, if it is not a person."""
         self._orders.append((action, text))
 
-    def acquisition_began(self, name: str) -> None:
-        """Another program has begun to acquire: its first field begins a slide."""
-        self._orders.append(("start", f"acquisition {name}"))
-
-    def acquisition_ended(self, name: str) -> None:
-        self._orders.append(("finish", f"acquisition {name} ended"))
+    def acquisition(self, runs: bool) -> None:
+        """Micro-Manager's own began, and its first field begins a slide if none is at work; or it ended, and the slide that it began with it."""
+        self._orders.append(("start" if runs else "finish", ACQUISITION))
 
     @property
     def coming(self) -> tuple[Settings, Deblurrer]:
@@ -174,16 +177,29 @@ class Sessions:
 
     def abandon(self) -> None:
         """Leaves off finishing slides, also those that end from now on: they are to be resumed."""
-        self.abandoned = True
+        self._abandoned.set()
         for slide in self.closing:
             slide.abandon()
 
+    @property
+    def abandoned(self) -> bool:
+        return self._abandoned.is_set()
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Slides for whose mosaics there was no room."""
+        return tuple(session.name for session in self._left)
+
     def wait(self, timeout_s: float) -> bool:
         """Waits for the mosaics that are being finished; whether all are."""
-        at_work = [thread for thread in self._threads if thread.is_alive()]
-        if at_work:
-            at_work[-1].join(timeout_s)
-        return not any(thread.is_alive() for thread in at_work)
+        if self._closer is not None:
+            self._closer.join(timeout_s)
+            if self._closer.is_alive():
+                return False
+        if not self._left or self.abandoned or self._disk.trouble is not None:
+            return True
+        self._finish_left()
+        return False
 
     # --- what is seen ---
 
@@ -263,7 +279,13 @@ class Sessions:
                 self._watch_disk(at_once=True)
                 if self.held is not None:
                     return
-            work = self._work or self._begin(reason)
+            try:
+                work = self._work or self._begin(reason)
+            except OutputError:
+                self._watch_disk(at_once=True)
+                if self.held is None:
+                    raise
+                return
             for each in (*self._waiting, (frame, tile)):
                 if work is self._work:
                     self._intake(work, *each)
@@ -308,19 +330,26 @@ class Sessions:
         elif work is None:
             if action == "start":
                 self._starting.ask(text or "started by hand")
+            elif text == ACQUISITION:
+                self._starting.ask_no_more(ACQUISITION)
         elif action == "finish":
-            self._end(text or "finished by hand", pose, by_hand=True)
-            self._on_stop()
+            if text != ACQUISITION:
+                self._finish(text or "finished by hand", pose)
+            elif work.begun_by == ACQUISITION:
+                self._finish(f"{ACQUISITION} ended", pose)
         elif action == "discard":
             work.is_discarded = True
-            self._end("discarded by hand", pose, by_hand=True)
-            self._on_stop()
+            self._finish("discarded by hand", pose)
         elif action == "pause":
             # also while the disk is full: then room alone does not make it go on
             self._is_held = False
             self._pause(work, "paused by hand")
         elif action in ("resume", "start") and self.held is None:
             self._unpause(work, "resumed by hand")
+
+    def _finish(self, reason: str, pose: Pose | None) -> None:
+        self._end(reason, pose, by_hand=True)
+        self._on_stop()
 
     def _pause(self, work: Session, reason: str) -> None:
         if work.state == "scanning":
@@ -343,8 +372,7 @@ class Sessions:
                 work.call(label)
             return
         if work is not None:
-            self._end(f"the next label, {label}", pose, by_hand=True)
-            self._on_stop()
+            self._finish(f"the next label, {label}", pose)
         self._seal()
         self._label = label
         self._starting.expect(f"labelled {label}")
@@ -362,12 +390,16 @@ class Sessions:
         if self.held is not None and before is None:
             log.error("the scan is paused: %s", self.held)
             self._on_news("stopped", self.held)
+            for session in (*self._closing, *([work] if work is not None else [])):
+                session.lacked_room = True
             if work is not None and work.state == "scanning":
                 self._is_held = True
                 self._pause(work, "disk full")
                 # what the folder says if nobody comes to make room; where there is none even for this, it is found unfinished
                 with suppress(OutputError):
                     work.write_manifest(state="incomplete", reason="disk full")
+            elif work is None:
+                self._on_pause(True)
         elif self.held is None and before is not None:
             log.info("there is room on the disk again")
             if work is not None and self._is_held:
@@ -376,9 +408,11 @@ class Sessions:
                 self._unpause(work, "there is room on the disk again")
             elif work is None:
                 self._on_pause(False)
+        if self.held is None:
+            self._finish_left()
 
     def _break_off(self) -> None:
-        """The disk was full before anybody saw it, and a tile was refused: what was recorded is kept, to be resumed, and another slide goes on."""
+        """The disk was full before anybody saw it, and a tile was refused: what was recorded is finished when there is room, and another slide goes on."""
         self._end("disk full", None)
         self._last = None
         self._starting.ask("there is room on the disk again")
@@ -386,7 +420,6 @@ class Sessions:
     # --- a slide's life ---
 
     def _begin(self, reason: str) -> Session:
-        self._disk.check()
         self._seal()
         output, slide, utc = self.settings.mosaic.output, self.settings.slide, datetime.now(UTC)
         label, self._label = self._label, None
@@ -428,21 +461,32 @@ class Sessions:
         open_.ground = None
         if self.abandoned:
             open_.slide.abandon()
-        self._threads.append(open_.close())
+        self._closer = open_.close(self._closer)
 
     def _ended(self, session: Session, finished: Finished | None, failure: BaseException | None) -> None:
         """On the thread that closed it."""
-        self._closing.remove(session)
-        if finished is not None:
-            self.finished.append(finished)
-        if failure is not None and not (isinstance(failure, OutputError) and self.held is not None):
-            # a full disk is waited for: the slide is found unfinished, and is resumed
-            self.failure = self.failure or failure
+        if session in self._closing:
+            self._closing.remove(session)
         why = failure or (finished and finished.failure)
+        if isinstance(why, KeyboardInterrupt):
+            # abandoned: the next start finishes it
+            return
         if why:
             self._on_news("stopped", f"{session.name} is incomplete: {why}")
         elif not session.is_discarded and finished is not None:
             self._on_news("done", f"{session.name} is done: {finished.tiles} fields")
+        if isinstance(why, OutputError) and (session.lacked_room or self._disk.trouble is not None):
+            self._left.append(session)
+            return
+        if finished is not None:
+            # of those before it only what people are told: a service goes on for months
+            self.finished[-1:] = [replace(each, places={}) for each in self.finished[-1:]]
+            self.finished.append(finished)
+        self.failure = self.failure or failure
+
+    def _finish_left(self) -> None:
+        while self._left:
+            self._closer = self._left.popleft().resume(self._closer, self._abandoned)
 
     def _take_what_comes(self) -> None:
         coming, self._coming = self._coming, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from deblurd.frames import Pose
+from deblurd.pipeline import Finished
 from deblurd.sessions import DISK_S, WAITING_S
 from deblurd.slides.starting import REST_S
 from deblurd.slides.states import NEXT
@@ -95,6 +97,37 @@ def test_another_glass_at_the_same_place_is_another_slide(bench: Callable[..., B
     b.settle()
     assert b.pipelines[0].is_finished
     assert b.news == [("done", f"{b.pipelines[0].folder.name} is done: {len(b.pipelines[0].frames)} fields")]
+
+
+def test_slides_that_have_ended_are_painted_one_after_the_other(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = bench(start="field")
+    may_end, at_work, most = threading.Event(), [], []
+    finish = Pipeline.finish
+
+    def slowly(pipeline: Pipeline) -> Finished:
+        at_work.append(pipeline)
+        assert may_end.wait(30)
+        most.append(len(at_work))
+        at_work.remove(pipeline)
+        return finish(pipeline)
+
+    monkeypatch.setattr(Pipeline, "finish", slowly)
+    for _ in range(3):
+        b.go(0, 60, 2)
+        b.sessions.order("finish")
+        b.rest(REST_S + 1)
+        b.go(60, 0, 2)
+    b.sessions.end("stopped")
+    assert not b.sessions.wait(0.1)
+    may_end.set()
+    b.settle()
+    assert len(most) > 2
+    assert set(most) == {1}
+    assert [finished.folder.name for finished in b.sessions.finished] == [
+        pipeline.folder.name for pipeline in b.pipelines
+    ]
 
 
 def test_a_gap_that_was_long_ends_a_slide_for_good_and_its_ground_begins_no_other(
@@ -201,14 +234,34 @@ def test_another_program_s_acquisition_is_a_slide(bench: Callable[..., Bench]) -
     b = bench(start="asked")
     b.go(0, 60, 3)
     assert (b.state, b.pipelines) == ("idle", [])
-    b.sessions.acquisition_began("grid 1")
+    b.sessions.acquisition(True)
     b.go(0, 60, 3)
-    b.sessions.acquisition_ended("grid 1")
+    b.sessions.acquisition(False)
     b.frame()
     assert b.pipelines[0].events[:2] == [
-        ("scanning", "acquisition grid 1"),
-        ("closing", "acquisition grid 1 ended"),
+        ("scanning", "Micro-Manager's acquisition"),
+        ("closing", "Micro-Manager's acquisition ended"),
     ]
+
+
+def test_an_acquisition_ends_only_the_slide_that_it_began(bench: Callable[..., Bench]) -> None:
+    b = bench()
+    b.go(0, 60, 3)
+    b.sessions.acquisition(True)
+    b.go(0, 60, 3)
+    b.sessions.acquisition(False)
+    b.go(0, 60, 3)
+    assert (b.state, len(b.pipelines)) == ("scanning", 1)
+
+
+def test_an_acquisition_that_was_over_before_its_first_field_begins_no_slide(
+    bench: Callable[..., Bench],
+) -> None:
+    b = bench(start="asked")
+    b.sessions.acquisition(True)
+    b.sessions.acquisition(False)
+    b.go(0, 60, 3)
+    assert (b.state, b.pipelines) == ("idle", [])
 
 
 def steps(pipeline: Pipeline) -> list[tuple[str, str]]:

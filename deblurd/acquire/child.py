@@ -147,7 +147,7 @@ class _Child:
         while True:
             stuck = health.stuck(self._patience_s)
             if not stuck:
-                self._out.send("pulse", self._microscope.trouble)
+                self._out.send("pulse", self._microscope.trouble, self._microscope.is_acquiring)
             else:
                 self._out.send("stuck", stuck[0].name)
             time.sleep(PULSE_S)

@@ -84,6 +84,10 @@ class IsolatedMicroscope:
         return self._trouble or self._child.trouble
 
     @property
+    def is_acquiring(self) -> bool | None:
+        return self._child.is_acquiring
+
+    @property
     def pid(self) -> int | None:
         """Of the process that holds the devices."""
         return self._child.process.pid
@@ -263,6 +267,7 @@ class _Held:
             name="deblurd-microscope",
         )
         self.trouble: str | None = None
+        self.is_acquiring: bool | None = None
         self._losses, self._patience_s = losses, patience_s
         self._waiting: dict[int, Future[Any]] = {}
         self._number = 0
@@ -350,7 +355,7 @@ class _Held:
             elif future is not None:
                 future.set_result(value)
         elif kind == "pulse":
-            (self.trouble,) = rest
+            self.trouble, self.is_acquiring = rest
         elif kind == "loss":
             self._losses.add(*rest)
         elif kind == "log":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from deblurd.frames import Frame
 
 _LOOK_S = 0.001
 _OFF_LOOK_S = 0.1
+_ACQUISITION_S = 0.5
 _REPORT_S = 10.0
 _WRONG_SHAPES_IN_A_ROW = 10
 
@@ -32,12 +35,13 @@ class Looked(Protocol):
     def getExposure(self) -> float: ...
     def getCameraDevice(self) -> str: ...
     def getNumberOfComponents(self) -> int: ...
+    def isAcquisitionRunning(self) -> bool: ...
 
 
 class LiveView:
     """The frames of a live view, each once: the newest is looked at, again and again, and told apart by its number.
 
-    trouble: why no frames come, where it is known. hang_s: a live view without a new frame for longer hangs. Frames that came and went
+    trouble: why no frames come, where it is known. is_acquiring: whether the other program runs an acquisition, None before it was asked. hang_s: a live view without a new frame for longer hangs. Frames that came and went
     between two looks are counted as lost to "live". Raises MicroscopeError, ConfigError as `CameraStream` does.
     """
 
@@ -50,6 +54,8 @@ class LiveView:
         check_pixels(sample, self.camera)
         self.shape, self.dtype = sample.shape, sample.dtype.name
         self.trouble: str | None = None
+        self.is_acquiring: bool | None = None
+        self._asked_s = -math.inf
         self._wanted = False
         self._sequence = -1
         self._unseen = 0
@@ -76,8 +82,13 @@ class LiveView:
         wrong = 0
         while self._wanted and not stop.is_set():
             health.beat()
+            self._look_for_acquisition()
             if not ask(self._core.isSequenceRunning):
-                self.trouble = "Micro-Manager's live view is off: switch Live on, and deblurd looks on"
+                self.trouble = (
+                    "Micro-Manager's acquisition takes its pictures one by one, and deblurd sees only a camera that streams"
+                    if self.is_acquiring
+                    else "Micro-Manager's live view is off: switch Live on, and deblurd looks on"
+                )
                 newest = None
                 heard_s = looked_s = time.perf_counter()
                 stop.wait(_OFF_LOOK_S)
@@ -115,6 +126,14 @@ class LiveView:
                 )
         self._tell_unseen(self._told_s + 2 * _REPORT_S)
         self._wanted = False
+
+    def _look_for_acquisition(self) -> None:
+        now_s = time.perf_counter()
+        if now_s - self._asked_s > _ACQUISITION_S:
+            self._asked_s = now_s
+            with suppress(RuntimeError):
+                # what cannot be known now has not changed
+                self.is_acquiring = self._core.isAcquisitionRunning()
 
     def _look(self) -> tuple[NDArray[Any], int, str] | None:
         """Image, number and time of the newest frame; None before the first one."""

@@ -75,6 +75,10 @@ class Microscope(Protocol):
         """Why no frames come at the moment, and what to do, in a sentence; None where they come, or nobody knows why not."""
 
     @property
+    def is_acquiring(self) -> bool | None:
+        """Whether the program that holds it runs an acquisition of its own; None where it has none, or has not been asked yet."""
+
+    @property
     def simulation(self) -> Any:
         """The simulator's truth, for scoring; None on a real microscope."""
 

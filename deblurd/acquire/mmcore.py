@@ -119,6 +119,10 @@ class MMCoreMicroscope:
     def trouble(self) -> str | None:
         return self._objective_trouble
 
+    @property
+    def is_acquiring(self) -> bool | None:
+        return None
+
     def _devices(self) -> tuple[str, ...]:
         kinds = {
             "camera": DeviceType.CameraDevice,

@@ -34,18 +34,20 @@ _GREETING = (0xFF, 0x7F)
 _JAVA_CLASS = re.compile(r"^(?:[a-z]\w*\.)+\w*(?:Exception|Error):? *")
 _BGRA = {"uint8": np.uint32, "uint16": np.uint64}
 
+_STUDIO = "org.micromanager.Studio"
 _SERVER = "start Micro-Manager, with Tools > Options > Run server on port {port}"
 
 
 class StudioCore:
     """The core of another program under the names, and with the values, of pymmcore-plus; those that `MMCoreMicroscope` and its streams use.
 
-    connect: a new connection, pycromanager's Core; each thread gets one of its own, since pycromanager lets one call wait for another. Nothing is
-    unloaded, and nothing is exposed to learn the shape of frames. Every error is a RuntimeError with one line.
+    connect: a new connection, pycromanager's Core; each thread gets one of its own, since pycromanager lets one call wait for another. studio: Studio
+    itself, beside its core; None where there is none, and so no acquisitions. Nothing is unloaded, and nothing is exposed to learn the shape of frames. Every error is a RuntimeError with one line.
     """
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connect = connect
+    def __init__(self, connect: Callable[[], Any], studio: Callable[[], Any] | None = None) -> None:
+        self._connect, self._studio = connect, studio
+        self._acquisitions: Any = None
         self._mine = threading.local()
         self._waiting = 0
         self._is_running = False
@@ -216,6 +218,17 @@ class StudioCore:
     def getAPIVersionInfo(self) -> str:
         return str(self._call("get_api_version_info"))
 
+    def isAcquisitionRunning(self) -> bool:
+        """Whether Studio runs one (its multi-dimensional acquisition). From one thread."""
+        try:
+            if self._studio is None:
+                return False
+            if self._acquisitions is None:
+                self._acquisitions = self._studio().acquisitions()
+            return bool(self._acquisitions.is_acquisition_running())
+        except Exception as err:
+            raise RuntimeError(java_words(err)) from err
+
     def unloadAllDevices(self) -> None:
         """Never: they are the other program's."""
 
@@ -272,6 +285,10 @@ class StudioMicroscope(MMCoreMicroscope):
         looked = self._stream.trouble if isinstance(self._stream, LiveView) else None
         return looked or super().trouble
 
+    @property
+    def is_acquiring(self) -> bool | None:
+        return self._stream.is_acquiring if isinstance(self._stream, LiveView) else None
+
     def _devices(self) -> tuple[str, ...]:
         return ()
 
@@ -289,6 +306,7 @@ def attach(port: int, timeout_s: float) -> StudioCore:
     try:
         # what pycromanager hands on as its own; with all of it, its viewers and their libraries are imported, which takes seconds
         Core = importlib.import_module("mmpycorex").Core
+        bridge_of: Any = importlib.import_module("pyjavaz")
         bridge: Any = importlib.import_module("pyjavaz.bridge")
     except ImportError as err:
         raise MicroscopeError(
@@ -303,9 +321,12 @@ def attach(port: int, timeout_s: float) -> StudioCore:
     def connect() -> Any:
         return Core(port=port, new_socket=True, timeout=int(1000 * timeout_s))
 
+    def studio() -> Any:
+        return bridge_of.JavaObject(_STUDIO, port=port, new_socket=True, timeout=int(1000 * timeout_s))
+
     def try_it() -> None:
         try:
-            made.append(StudioCore(connect))
+            made.append(StudioCore(connect, studio))
         except Exception as err:  # noqa: BLE001 - whatever pycromanager raises is told below
             failed.append(err)
 

@@ -126,6 +126,11 @@ class Placer:
         self._put(tile.index, place)
         return place
 
+    def forget_pixels(self) -> None:
+        """No tile comes any more: gives their pixels' memory back, however long somebody still looks at their places."""
+        self._prepared.clear()
+        self._prepared_bytes = 0
+
     def solve(self, is_last: bool = False) -> Solution:
         """Solves for all tiles; what comes is then expected by the stage model that this fitted.
 

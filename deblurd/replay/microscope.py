@@ -42,6 +42,7 @@ class ReplayMicroscope:
     """
 
     simulation: Any = None
+    is_acquiring: bool | None = None
     trouble: str | None = None
 
     def __init__(self, recording: Recording, *, at_pace: bool) -> None:

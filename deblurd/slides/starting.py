@@ -64,6 +64,11 @@ class Starting:
         """The next field begins a slide."""
         self._asked = reason
 
+    def ask_no_more(self, reason: str) -> None:
+        """Whoever asked for that reason wants no slide any more."""
+        if self._asked == reason:
+            self._asked = None
+
     def expect(self, reason: str) -> None:
         """A slide is to come, also where none begins by itself: tissue under a moving stage begins it."""
         self._expected, self._from_um = reason, None

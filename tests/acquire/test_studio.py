@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,18 @@ from deblurd.acquire import open_microscope
 from deblurd.acquire.losses import Losses
 from deblurd.acquire.microscope import Microscope
 from deblurd.acquire.studio import StudioCore, StudioMicroscope, attach, java_words, probe
+from deblurd.daemon import Daemon, Status
 from deblurd.errors import ConfigError, MicroscopeError
 from deblurd.frames import Frame
-from deblurd.settings import MicroscopeSettings, ScanSettings, Settings
+from deblurd.record.journal import Journal
+from deblurd.settings import (
+    DeblurSettings,
+    MicroscopeSettings,
+    MosaicSettings,
+    ScanSettings,
+    Settings,
+    SlideSettings,
+)
 from tests.acquire.conftest import DEVICES, Democam, adapters
 from tests.acquire.test_streaming import take
 
@@ -203,6 +213,55 @@ def test_the_live_view_is_only_looked_at(studio: Studio, attached: Attached) -> 
         microscope.set_exposure_ms(3.0)
     microscope.close()
     assert studio.order("ask isSequenceRunning") == "True"
+
+
+def test_an_acquisition_of_studio_begins_a_slide_and_ends_it(studio: Studio, tmp_path: Path) -> None:
+    settings = Settings(
+        microscope=MicroscopeSettings(
+            backend="studio", studio_port=studio.port, pixel_size_um=1.0, rotation_deg=0.0, latency_ms=1.0
+        ),
+        deblur=DeblurSettings(model="raw"),
+        slide=SlideSettings(start="asked"),
+        mosaic=MosaicSettings(output=tmp_path / "slides", least_free_mb=1),
+    )
+    stop, orders = threading.Event(), [("acquire", True), ("acquired", False)]
+    studio.order("live")
+    daemon = Daemon(settings)
+
+    def conduct(status: Status) -> None:
+        """Next order when the one before has been obeyed."""
+        if orders and status.frames_per_s > 0 and (daemon.sessions.slide is None) == orders[0][1]:
+            studio.order(orders.pop(0)[0])
+        elif not orders and daemon.sessions.slide is None:
+            stop.set()
+
+    report = daemon.run(conduct, stop)
+    daemon.close()
+    [slide] = report.slides
+    with closing(Journal(slide.folder.journal, read_only=True)) as journal:
+        story = [(kind, text) for _, _, kind, text in journal.events() if kind in ("scanning", "closing")]
+    assert story == [
+        ("scanning", "Micro-Manager's acquisition"),
+        ("closing", "Micro-Manager's acquisition ended"),
+    ]
+
+
+def test_an_acquisition_without_a_stream_is_said(studio: Studio, attached: Attached) -> None:
+    microscope = attached(studio.port, ScanSettings())
+    stop = threading.Event()
+    studio.order("acquire")
+    looking = threading.Thread(target=lambda: list(microscope.frames(stop)))
+    looking.start()
+    until_s = time.perf_counter() + 10
+    while microscope.is_acquiring is None and time.perf_counter() < until_s:
+        time.sleep(0.01)
+    said = microscope.trouble
+    stop.set()
+    looking.join()
+    studio.order("acquired")
+    assert microscope.is_acquiring
+    assert said is not None
+    assert "takes its pictures one by one" in said
 
 
 def test_deblurd_does_not_drive_beside_a_live_view(studio: Studio, attached: Attached) -> None:

@@ -2,7 +2,7 @@
 
 ``python -m tests.acquire.zmq_server CONFIG [--port N]`` prints the port, then takes orders from stdin, a word a line:
 
-live / stop: switch the live view on or off. mute: no call is answered any more. late S: each answer comes S seconds late. error TEXT: each call of
+live / stop: switch the live view on or off. acquire / acquired: begin or end an acquisition. mute: no call is answered any more. late S: each answer comes S seconds late. error TEXT: each call of
 the core fails, until `well`. oom: frames come as a Java OutOfMemoryError. badpoint: points are refused, as by some servers. set LABEL PROPERTY VALUE,
 move X Y: as somebody at the microscope would. ask METHOD: prints what the core says.
 """
@@ -145,11 +145,35 @@ class Core:
         )
 
 
+class Studio:
+    """The program itself, as far as it tells of its acquisition."""
+
+    java_class, fields = "org.micromanager.Studio", ()
+    api: ClassVar[dict[str, Any]] = {"acquisitions": [[]]}
+
+    def __init__(self) -> None:
+        self.manager = Acquisitions()
+
+    def acquisitions(self) -> Acquisitions:
+        return self.manager
+
+
+class Acquisitions:
+    java_class, fields = "org.micromanager.acquisition.AcquisitionManager", ()
+    api: ClassVar[dict[str, Any]] = {"isAcquisitionRunning": [[]]}
+
+    def __init__(self) -> None:
+        self.is_running = False
+
+    def isAcquisitionRunning(self) -> bool:
+        return self.is_running
+
+
 class Server:
     """Answers at one port, and at a further one for each object that wants its own."""
 
     def __init__(self, core: Core) -> None:
-        self.core = core
+        self.core, self.studio = core, Studio()
         self.late_s = 0.0
         self.error = ""
         self.mute = False
@@ -183,9 +207,10 @@ class Server:
         if command == "connect":
             return {"type": "none", "version": VERSION}
         if command == "get-constructors":
-            return {"type": "none", "api": [{"name": Core.java_class, "arguments": []}]}
+            return {"type": "none", "api": [{"name": message["classpath"], "arguments": []}]}
         if command == "constructor":
-            return self._packed(self.core, self.serve(None) if message.get("new-port") else port, parts)
+            wanted = self.studio if message["classpath"] == Studio.java_class else self.core
+            return self._packed(wanted, self.serve(None) if message.get("new-port") else port, parts)
         if command == "destructor":
             self._objects.pop(message["hash-code"], None)
             return {"type": "none"}
@@ -239,6 +264,8 @@ def main() -> None:
             mmc.startContinuousSequenceAcquisition()
         elif order == "stop":
             mmc.stopSequenceAcquisition()
+        elif order in ("acquire", "acquired"):
+            server.studio.manager.is_running = order == "acquire"
         elif order == "mute":
             server.mute = True
         elif order == "late":
