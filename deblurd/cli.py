@@ -147,6 +147,7 @@ def _run(options: argparse.Namespace) -> None:
     from deblurd import config, health
     from deblurd.console import live_status
     from deblurd.daemon import Daemon
+    from deblurd.host.disk import DiskGuard
     from deblurd.host.signals import hangups, stop_on_signals
     from deblurd.page import open_page
     from deblurd.resume import resuming
@@ -160,7 +161,12 @@ def _run(options: argparse.Namespace) -> None:
             health.watched("main"),
             open_page(daemon) as page,
             Service(daemon, options.config, lambda: page.view.status().sentence, stop, hangups()),
-            resuming(settings.mosaic.output, lambda sentence: print(sentence, flush=True), stop),
+            resuming(
+                settings.mosaic.output,
+                lambda sentence: print(sentence, flush=True),
+                stop,
+                DiskGuard(settings.mosaic.output, settings.mosaic.least_free_mb),
+            ),
             live_status() as on_status,
         ):
             if page.url is not None:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from deblurd import health
 from deblurd.deblur.model import Model, find_model
 from deblurd.errors import DataError, DeblurdError, ModelError, OutputError
+from deblurd.host.disk import DiskGuard
 from deblurd.host.logs import about_slide
 from deblurd.host.priority import step_back
 from deblurd.pipeline import Finished, SlidePipeline, finish_in_sight, make_deblurrer
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 OnProgress = Callable[[int, int], None]
 
 _LOOK_S = 0.2
+_ROOM_S = 1.0
 
 
 def resume(
@@ -117,13 +119,20 @@ def resume_all(output: Path, on_event: Callable[[str], None], stop: threading.Ev
 
 
 @contextlib.contextmanager
-def resuming(output: Path, on_event: Callable[[str], None], stop: threading.Event) -> Iterator[None]:
-    """`resume_all` on a thread of its own, so that no new slide waits for old ones. The end of the `with` waits for it; an error sets `stop`."""
+def resuming(
+    output: Path, on_event: Callable[[str], None], stop: threading.Event, disk: DiskGuard
+) -> Iterator[None]:
+    """`resume_all` on a thread of its own, so that no new slide waits for old ones; each waits until `disk` has room. The end of the `with` waits for
+    it; an error sets `stop`."""
     left = _left(output)
+
+    def wait_for_room() -> None:
+        while disk.trouble is not None and not stop.wait(_ROOM_S):
+            pass
 
     def work() -> None:
         step_back()
-        _resume_each(left, on_event, stop)
+        _resume_each(left, on_event, stop, wait_for_room)
 
     thread = threading.Thread(target=work, name="deblurd-resume", daemon=True)
     thread.start()
@@ -145,8 +154,14 @@ def _left(output: Path) -> list[Entry]:
     return [each for each in found if each.state != "done" and not each.manifest.get("discarded")]
 
 
-def _resume_each(left: Sequence[Entry], on_event: Callable[[str], None], stop: threading.Event) -> None:
+def _resume_each(
+    left: Sequence[Entry],
+    on_event: Callable[[str], None],
+    stop: threading.Event,
+    wait: Callable[[], None] = lambda: None,
+) -> None:
     for found in left:
+        wait()
         if stop.is_set():
             return
         name = found.folder.name

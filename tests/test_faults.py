@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from deblurd.daemon import Daemon
-from deblurd.errors import MicroscopeError
+from deblurd.errors import DeblurdError, MicroscopeError
 from deblurd.record.journal import Journal
 from deblurd.settings import (
     DeblurSettings,
@@ -51,7 +51,7 @@ class Watched:
     def _run(self) -> None:
         try:
             self.daemon.run(lambda _: None, self.stop)
-        except MicroscopeError as err:
+        except DeblurdError as err:
             self.failure = err
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,8 +44,10 @@ class OutputLock:
         try:
             self._holder.write_text(f"process {os.getpid()}, started {now}", encoding="utf-8")
         except OSError as err:
-            self._lock.release()
-            raise self._unusable(err) from err
+            # on a full disk it goes without: it is only a note for people
+            if err.errno != errno.ENOSPC:
+                self._lock.release()
+                raise self._unusable(err) from err
 
     def release(self) -> None:
         """Lets others in; nothing happens where the lock is not held."""

@@ -28,9 +28,6 @@ from deblurd.serve.pictures import jpeg, top_of
 from deblurd.serve.view import Action, Alert, Event, Gpu, Mosaic, Picture, Slide, SlideField, State, Status
 from deblurd.serve.words import say, state_sentence
 
-SILENT_S = 10.0
-"""A camera without a frame for longer is not ready."""
-
 STATUS_S = 0.15
 GAPS_S = 1.0
 GPU_S = 1.0
@@ -85,13 +82,12 @@ class DaemonView:
     def unready(self) -> str | None:
         if (failure := self._daemon.failure) is not None:
             return str(failure)
-        frame = self._daemon.newest_frame
-        if frame is None:
-            return "the camera has sent no frame yet: wait, or look at its cable and its power"
-        silent_s = time.perf_counter() - frame.arrived_s
-        if silent_s > SILENT_S:
-            return f"the camera has sent nothing for {silent_s:.0f} s: look at its cable and its power"
-        return None
+        if (held := self._daemon.sessions.held) is not None:
+            return held
+        now = self._daemon.status
+        if now.trouble is None and now.frames_per_s == 0:
+            return "the camera sends no frames: wait, or look at its cable and its power"
+        return now.trouble
 
     def act(self, action: Action, text: str = "") -> str:
         sessions = self._daemon.sessions

@@ -74,7 +74,7 @@ class AreaScan:
         self._plane: FocusPlane | None = None
         self._glanced_um = (math.inf, math.inf)
         self._stopped = threading.Event()
-        self._begins = False
+        self._begins = self._is_held = False
         tracker.choose_from_s = math.inf
 
     def check(self) -> None:
@@ -89,6 +89,8 @@ class AreaScan:
     def see(self, frame: Frame) -> None:
         """The next frame, as it arrives. Raises as `check` does."""
         if self._driver is None:
+            if self._is_held:
+                return
             self._first_s = min(self._first_s, frame.arrived_s)
             self._arrivals.append(frame.arrived_s)
             if _is_steady(self._arrivals) or frame.arrived_s - self._first_s > READY_S:
@@ -99,12 +101,14 @@ class AreaScan:
             self._glance(frame, self._course.tissue)
 
     def pause(self) -> None:
-        """Halts the stage where it is, until `go_on`."""
+        """Halts the stage where it is, until `go_on`; before it drives, it does not begin."""
+        self._is_held = True
         if self._driver is not None:
             self._driver.pause()
 
     def go_on(self) -> None:
         """Drives on to where the stage was going."""
+        self._is_held = False
         if self._driver is not None:
             self._driver.go_on()
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from deblurd.daemon import Daemon, Status
 from deblurd.frames import Pixels, Tile
+from deblurd.host.disk import DiskGuard
 from deblurd.pipeline import Finished
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
@@ -107,6 +108,8 @@ def run_demo(
     plan: Plan | None = None
     if options.plan is not None:
         settings, plan = planned(options, settings)
+    # nobody waits for room here
+    DiskGuard(settings.mosaic.output, settings.mosaic.least_free_mb).check()
     daemon = Daemon(settings)
     try:
         _look_ahead(daemon)

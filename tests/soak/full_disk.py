@@ -31,9 +31,9 @@ PATIENCE_S = 30.0
 
 
 @contextlib.contextmanager
-def small_disk() -> Iterator[Path]:
+def small_disk(size: str = DISK) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="deblurd-disk-") as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
         try:
             yield Path(folder)
         finally:
