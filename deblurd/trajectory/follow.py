@@ -21,7 +21,15 @@ from deblurd.trajectory.blobs import usual_range_px
 from deblurd.trajectory.detect import Detector, Points, Polarity, Wanted, make_detector
 from deblurd.trajectory.files import ABOUT, make_folder, tables, write_about, write_graph
 from deblurd.trajectory.link import Found, LinkRules, link
-from deblurd.trajectory.measure import FieldSums, exponent, fit_msd, measure, msd, place_noise_um
+from deblurd.trajectory.measure import (
+    FieldSums,
+    exponent,
+    fit_msd,
+    measure,
+    msd,
+    place_noise_um,
+    usual_noise_um,
+)
 from deblurd.trajectory.own_motion import LOCATING_NSR, without_own_blur
 from deblurd.trajectory.pictures import PICTURE, PLOTS, TrackPicture, plot
 from deblurd.trajectory.series import Series
@@ -105,9 +113,10 @@ def follow(
         for each in linked:
             seen += len(each.tracks)
             spool.add(each)
+        noise_um = usual_noise_um(spool.tracks(least))
         with tables(output) as written:
             for track in spool.tracks(least):
-                measures = measure(track, series.interval_s)
+                measures = measure(track, series.interval_s, noise_um)
                 written.add(track, measures)
                 sums.add(track, measures, series.interval_s)
                 picture.draw(track)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 MOST_LAGS = 10
 """Lags of the mean squared displacement that are looked at, and at most a quarter of a track (Saxton 1997): longer ones say little."""
@@ -14,8 +16,11 @@ MOST_LAGS = 10
 LEAST_POINTS = 3
 """A shorter track has no mean squared displacement worth the name."""
 
-ACTIVE_DEVIATIONS = 3.0
-"""An object is active where it went further than its own uncertainty of place lets it seem to go, by so many standard deviations."""
+ACTIVE_SHARE = 0.3
+"""Of its diameter: an object that never went so far from its mean place is still."""
+
+_FALSELY_ACTIVE = 0.01
+"""So many of the objects that rest would be called active, were the noise of their places known and normal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,8 @@ class Measures:
 COLUMNS = tuple(each.name for each in fields(Measures))
 
 
-def measure(track: Track, interval_s: float) -> Measures:
-    """interval_s: usual time between frames."""
+def measure(track: Track, interval_s: float, field_noise_um: float = 0.0) -> Measures:
+    """interval_s: usual time between frames. field_noise_um: what `usual_noise_um` says of all tracks of the field."""
     steps = np.diff(track.yx_um, axis=0)
     lengths = np.hypot(*steps.T) if len(steps) else np.zeros(0)
     duration_s = float(track.t_s[-1] - track.t_s[0])
@@ -84,7 +89,7 @@ def measure(track: Track, interval_s: float) -> Measures:
         diffusion,
         noise_um,
         float(track.size_um.mean()),
-        _is_active(track, noise_um),
+        _is_active(track, field_noise_um),
     )
 
 
@@ -144,11 +149,32 @@ def exponent(
     return float(np.polyfit(np.log(lag_s), np.log(clean), 1, w=np.sqrt(pairs))[0])
 
 
-def _is_active(track: Track, noise_um: float) -> bool:
-    """Whether it went beyond what its uncertainty, or a tenth of its size where that is more, makes a resting object seem to go."""
-    uncertain_um = max(noise_um if math.isfinite(noise_um) else 0.0, 0.1 * float(track.size_um.mean()))
-    reach_um = float(np.hypot(*(track.yx_um - track.yx_um.mean(axis=0)).T).max())
-    return reach_um > ACTIVE_DEVIATIONS * uncertain_um
+def usual_noise_um(tracks: Iterable[Track]) -> float:
+    """Uncertainty of a place along an axis that is usual in a field: the median over the tracks that tell one; 0 where none does, as where all are driven."""
+    known = [noise_um2 for track in tracks if (noise_um2 := _noise_um2(track)) > 0]
+    return math.sqrt(np.median(known)) if known else 0.0
+
+
+def _noise_um2(track: Track) -> float:
+    """Variance of a place along an axis, by how much of a step the next one takes back (Berglund 2010): below 0 where the object goes on instead; 0 for fewer than two steps."""
+    steps = np.diff(track.yx_um, axis=0)
+    return -float((steps[1:] * steps[:-1]).sum(axis=1).mean()) / 2 if len(steps) > 1 else 0.0
+
+
+def _is_active(track: Track, field_noise_um: float) -> bool:
+    """Whether it went far for its size, and its places scatter more than noise alone makes those of an object at rest scatter.
+
+    The noise is its own or that of the field, whichever is more: a short track tells its own badly. One step, however long, tells nothing, as a wrong link is
+    one, and so the places before it and after it have a mean of their own. What diffuses is told from what rests by 10 places or more, what swims by 3 or 4.
+    """
+    squares_um2 = np.square(track.yx_um - track.yx_um.mean(axis=0)).sum(axis=1)
+    if len(track) < LEAST_POINTS or squares_um2.max() <= (ACTIVE_SHARE * track.size_um.mean()) ** 2:
+        return False
+    longest = int(np.square(np.diff(track.yx_um, axis=0)).sum(axis=1).argmax()) + 1
+    sides = track.yx_um[:longest], track.yx_um[longest:]
+    scatter_um2 = sum(float(np.square(side - side.mean(axis=0)).sum()) for side in sides)
+    noise_um2 = max(_noise_um2(track), field_noise_um**2)
+    return bool(scatter_um2 > noise_um2 * chi2.isf(_FALSELY_ACTIVE, 2 * (len(track) - 2)))
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Trajectories against the truth, beside trackpy and laptrack: tables for ``python -m tests.benchmarks.trajectories``.
 
 Simulated series, scored by `trajectory_score`; frames as they are against
-deblurred ones, and frames per second beside trackpy in the same run. Real series: the diffusion coefficient of 1 um spheres in water. ``pip install traccuracy
-laptrack`` into an environment of their own for all columns.
+deblurred ones, and frames per second beside trackpy in the same run. Real series: the diffusion coefficient of 1 um spheres in water. TRA needs traccuracy, and the
+linkers laptrack: ``pip install 'deblurd[bench]'`` into an environment of their own.
 """
 
 from __future__ import annotations
@@ -316,6 +316,29 @@ def _timed(linker: Callable[[], list[Any]], places: Sequence[NDArray[np.float64]
     return f"{score(np.array(rows).reshape(-1, 4), sim.truth).links:.3f}  {each_ms:.1f}"
 
 
+def activity() -> None:
+    """How many tracks are called active where objects rest, and where they move."""
+    table = _table(
+        "share of 60 objects' tracks that are called active",
+        "SNR",
+        "at rest",
+        "diffuse, 2 px a frame",
+        "swim, 3 px a frame",
+    )
+    cases: list[tuple[Kind, float]] = [("brownian", 0.0), ("brownian", 2.0), ("directed", 3.0)]
+    for snr in (2, 3, 5, 10):
+        row = []
+        for kind, step in cases:
+            sim = simulate(kind, 60, snr=snr, step_px=step, side_px=400, frames=24, seed=21)
+            with tempfile.TemporaryDirectory() as folder:
+                field = follow(
+                    series_of(sim, own=False), FollowOptions(size_um=SIZES_PX), Path(folder)
+                ).summary
+            row.append(f"{field['active']} / {field['tracks']}")
+        table.add_row(f"{snr}", *row)
+    _console.print(table)
+
+
 def real(data: Path) -> None:
     """Real series, ours beside trackpy's own way with the settings of its tutorials."""
     table = _table(
@@ -414,15 +437,21 @@ def main() -> None:
         "--data", type=Path, default=Path("../shared/data"), help="folder of the real series (%(default)s)"
     )
     parser.add_argument("--quick", action="store_true", help="fewer cases")
-    parser.add_argument("--only", choices=("own", "stage", "linkers", "real", "memory"))
+    parser.add_argument("--only", choices=("own", "stage", "linkers", "active", "real", "memory"))
     options = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "own": lambda: own_motion(options.quick),
         "stage": lambda: stage_motion(options.quick),
         "linkers": linkers,
+        "active": activity,
         "real": lambda: real(options.data),
         "memory": memory,
     }
+    if missing := [name for name in ("traccuracy", "laptrack") if importlib.util.find_spec(name) is None]:
+        _console.print(
+            f"left out, as they are not installed: {', '.join(missing)}; pip install 'deblurd[bench]' brings them",
+            markup=False,
+        )
     for name, part in parts.items():
         if options.only in (None, name):
             part()
