@@ -57,6 +57,11 @@ class MicroscopeSettings(Section):
     latency_ms: NonNegativeFinite | None = Field(
         None, description="end of exposure to arrival of the frame, ms, mean; what the device says, else 0"
     )
+    most_frames_per_s: Positive = Field(
+        120.0,
+        description="of a faster camera every second, third ... frame is handed on, and the others are counted as surplus: they show what their neighbours "
+        "show, and cost as much; all are handed on where scan.observations is more than 1",
+    )
     buffer_mb: Mebibytes = Field(512, description="size of Micro-Manager's image buffer, MiB")
     stage_poll_ms: Positive = Field(5.0, description="pause between two readings of the stage, ms")
     stage_readings: bool = Field(

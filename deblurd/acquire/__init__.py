@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "encoding": s.encoding,
         "latency_ms": s.latency_ms,
         "hang_s": s.hang_s,
+        "most_frames_per_s": s.most_frames_per_s if settings.scan.observations == 1 else math.inf,
     }
 
 

@@ -11,6 +11,7 @@ from deblurd.acquire.losses import Losses
 
 _INTERVALS = 200
 _LEAST_INTERVALS = 10
+_MEDIAN_EACH = 10
 _LEAST_FOR_BEAT = 100
 _SUM = 8
 _BEAT_RATIO = 0.3
@@ -43,6 +44,8 @@ class Watch:
     A gap in the core's numbers is certain. Exposures that the driver left out leave no gap, only a pause of more than
     1.5 periods that the frames after it do not make up for: those are suspected, where the camera keeps a beat. One that starts
     each exposure when the last one is done with has none: there a pause is only a pause.
+
+    period_s: median time between the last frames, but a few; None before there are enough of them.
     """
 
     def __init__(self, losses: Losses) -> None:
@@ -52,11 +55,8 @@ class Watch:
         self._intervals: deque[float] = deque(maxlen=_INTERVALS)
         self._late_s = 0.0
         self._since_late = 0
-
-    @property
-    def period_s(self) -> float | None:
-        """Median time between frames; None before there are enough of them."""
-        return median(self._intervals) if len(self._intervals) >= _LEAST_INTERVALS else None
+        self._since_median = 0
+        self.period_s: float | None = None
 
     @property
     def keeps_beat(self) -> bool:
@@ -94,6 +94,9 @@ class Watch:
     def _pause(self, interval_s: float) -> None:
         period_s = self.period_s
         self._intervals.append(interval_s)
+        self._since_median += 1
+        if self._since_median >= _MEDIAN_EACH and len(self._intervals) >= _LEAST_INTERVALS:
+            self.period_s, self._since_median = median(self._intervals), 0
         if period_s is None:
             return
         late_s = interval_s - period_s

@@ -17,6 +17,8 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cv2
+
 from deblurd import health
 from deblurd.acquire.losses import Cause, Losses
 from deblurd.acquire.microscope import Microscope
@@ -53,6 +55,8 @@ def hold(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     memory.keep_one_heap()
+    # OpenCV wakes a thread on each core to turn one frame's colours, and on one of them the camera's driver is at work
+    cv2.setNumThreads(1)
     out = _Out(calls)
     _send_log(out)
     try:

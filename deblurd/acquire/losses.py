@@ -12,7 +12,17 @@ from typing import Final, Literal
 log = logging.getLogger(__name__)
 
 Cause = Literal[
-    "camera", "hang", "buffer", "shape", "suspected", "process", "live", "objective", "queue", "disk"
+    "camera",
+    "hang",
+    "buffer",
+    "shape",
+    "suspected",
+    "process",
+    "live",
+    "objective",
+    "queue",
+    "disk",
+    "surplus",
 ]
 
 EXPLANATIONS: Final[dict[Cause, str]] = {
@@ -27,6 +37,7 @@ EXPLANATIONS: Final[dict[Cause, str]] = {
     "objective": "another objective was in place than at the start",
     "queue": "frames could not be handed on in time",
     "disk": "frames could not be written",
+    "surplus": "the camera sends more frames than microscope.most_frames_per_s",
 }
 
 _EVENTS_KEPT = 100
@@ -54,6 +65,8 @@ class Losses:
         """`n` frames were lost, or about as many where nobody can know."""
         with self._lock:
             self._counts[cause] += n
+            if cause == "surplus":
+                return  # as it was asked for
             self._recent.append(Loss(time.perf_counter(), cause, n, detail))
         log.warning("%d frame(s) lost: %s (%s)", n, EXPLANATIONS[cause], detail)
 

@@ -38,7 +38,7 @@ class MMCoreMicroscope:
     """A `Microscope` on a core whose devices are loaded and have their roles.
 
     exposure_ms: set on the camera; the core's own if None. pixel_size_um, rotation_deg, mirrored: in place of what the core says.
-    latency_ms: see `MicroscopeInfo`. hang_s: a camera that is silent for longer is started again. simulation: kept for scoring. losses: counts
+    latency_ms: see `MicroscopeInfo`. hang_s, most_frames_per_s: see `CameraStream`. simulation: kept for scoring. losses: counts
     what is lost.
     Raises ConfigError where the pixel size is unknown or contradicts itself, MicroscopeError where a device is missing or does not answer.
     """
@@ -54,6 +54,7 @@ class MMCoreMicroscope:
         encoding: Encoding = "linear",
         latency_ms: float | None = None,
         hang_s: float = 5.0,
+        most_frames_per_s: float = math.inf,
         simulation: Any = None,
         losses: Losses | None = None,
     ) -> None:
@@ -74,7 +75,7 @@ class MMCoreMicroscope:
         if exposure_ms is not None:
             ask(core.setExposure, exposure_ms)
         affine = pixel_to_stage(core, pixel_size_um, rotation_deg, mirrored)
-        self._stream = self._make_stream(hang_s)
+        self._stream = self._make_stream(hang_s, most_frames_per_s)
         self.info = MicroscopeInfo(
             camera=self._stream.camera,
             stage=stage,
@@ -135,8 +136,8 @@ class MMCoreMicroscope:
             for label in self._core.getLoadedDevicesOfType(number)
         )
 
-    def _make_stream(self, hang_s: float) -> CameraStream | LiveView:
-        return CameraStream(self._core, self.losses, hang_s)
+    def _make_stream(self, hang_s: float, most_frames_per_s: float) -> CameraStream | LiveView:
+        return CameraStream(self._core, self.losses, hang_s, most_frames_per_s)
 
     # --- the camera ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ _ENDLESS = 2**31 - 1
 _LOOK_S = 0.0005
 _WRONG_SHAPES_IN_A_ROW = 10
 _FRUITLESS_STARTS = 3
+_RATE_FRAMES = 16
+"""So often it is looked at how fast the camera is."""
+
+_HARDLY = 0.1
+"""A camera that is faster by so small a share is not too fast: it would lose half of its frames."""
+
 _BGRA_WORDS = {"uint32": np.uint8, "uint64": np.uint16}
 
 
@@ -52,12 +59,16 @@ def check_pixels(sample: Pixels, camera: str) -> None:
 class CameraStream:
     """The frames of the core's camera.
 
-    hang_s: a camera that is silent for longer (on top of an exposure) is started again. Raises MicroscopeError where the camera gives
+    hang_s: a camera that is silent for longer (on top of an exposure) is started again. most_frames_per_s: of a faster one only every second,
+    third ... frame is handed on, and the others are counted as "surplus". Raises MicroscopeError where the camera gives
     no frame, ConfigError where its pixels are not uint8 or uint16, mono or RGB.
     """
 
-    def __init__(self, core: CMMCorePlus, losses: Losses, hang_s: float) -> None:
+    def __init__(
+        self, core: CMMCorePlus, losses: Losses, hang_s: float, most_frames_per_s: float = math.inf
+    ) -> None:
         self._core, self._losses, self._hang_s = core, losses, hang_s
+        self._least_s, self._every = 1 / most_frames_per_s, 1
         self.camera = core.getCameraDevice()
         self.exposure_ms = float(ask(core.getExposure))
         self._components = int(ask(core.getNumberOfComponents))
@@ -113,8 +124,15 @@ class CameraStream:
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Every frame until `stop`, across restarts; see `Microscope.frames`."""
-        fruitless = wrong = 0
         self.start()
+        try:
+            yield from self._frames(stop)
+        finally:
+            # also where nobody takes the rest: what is left in the buffer belongs to no later sequence
+            self._wanted = False
+
+    def _frames(self, stop: threading.Event) -> Iterator[Frame]:
+        fruitless = wrong = 0
         while True:
             came = False
             for frame in self._one_sequence(stop):
@@ -132,7 +150,6 @@ class CameraStream:
                         "pixel type, or start again"
                     )
             if stop.is_set() or not self._wanted:
-                self._wanted = False
                 return
             if self._asked_ms is not None:
                 self._set_exposure(self._asked_ms)
@@ -153,6 +170,7 @@ class CameraStream:
         patience_s = self._hang_s + self.exposure_ms / 1000
         heard_s = empty_s = time.perf_counter()
         halted = False
+        due = surplus = 0
         try:
             while True:
                 health.beat()
@@ -171,10 +189,16 @@ class CameraStream:
                             "buffer", 1, f"numbers went back from {watch.expected - 1} to {number}"
                         )
                         watch = Watch(self._losses)
-                        watch.expected = number
+                        watch.expected = due = number
                         self._sequence += 1
                     arrived_s = received_s(tags.get("TimeReceivedByCore"), heard_s, empty_s)
                     watch.see(number, arrived_s)
+                    if number % _RATE_FRAMES == 0:
+                        surplus = self._count_surplus(watch, surplus)
+                    if number < due:
+                        surplus += 1
+                        continue
+                    due = number + self._every
                     pixels = to_pixels(image, self._components)
                     yield Frame(pixels, number, arrived_s, self.exposure_ms, self._sequence)
                     continue
@@ -188,7 +212,16 @@ class CameraStream:
                     return
                 stop.wait(_LOOK_S)
         finally:
+            self._count_surplus(watch, surplus)
             self._halt()
+
+    def _count_surplus(self, watch: Watch, surplus: int) -> int:
+        """Counts so many frames that were not handed on, and looks at how fast the camera is; returns 0."""
+        if surplus:
+            self._losses.add("surplus", surplus, "")
+        if watch.period_s:
+            self._every = max(1, math.ceil(self._least_s / watch.period_s - _HARDLY))
+        return 0
 
     def _report_end(self, watch: Watch, now_s: float) -> None:
         if self._core.isBufferOverflowed():

@@ -292,9 +292,9 @@ class StudioMicroscope(MMCoreMicroscope):
     def _devices(self) -> tuple[str, ...]:
         return ()
 
-    def _make_stream(self, hang_s: float) -> CameraStream | LiveView:
+    def _make_stream(self, hang_s: float, most_frames_per_s: float) -> CameraStream | LiveView:
         if self._drives:
-            return super()._make_stream(hang_s)
+            return super()._make_stream(hang_s, most_frames_per_s)
         return LiveView(self._looked_at, self.losses, hang_s)
 
 

@@ -45,6 +45,9 @@ _ROOM = 8
 _ENOUGH = 240
 """Of so many frames so many, one after the other, are looked at once there are enough sightings, or so many frames in motion were looked at."""
 
+_LEAST_S = 0.02
+"""Between one frame that is looked at and the next, which costs a third of it: a fast camera leaves the computer time for its frames."""
+
 _PATIENCE = 60
 """If so many frames in motion did not tell an axis's lag, no frame waits for it any more."""
 
@@ -114,6 +117,7 @@ class Witness(threading.Thread):
         self._ways = Ways()
         self._anchor: _Look | None = None
         self._offered = self._misses = 0
+        self._offered_s = -math.inf
         self._looked = np.zeros(2)
         self._last_um = np.full(2, np.inf)
         self._fit_at = _FIRST_FIT
@@ -123,7 +127,9 @@ class Witness(threading.Thread):
 
     def offer(self, pixels: Pixels, times_s: Floats) -> None:
         """A frame in order, with start, middle and end (3,) of its exposure, as believed; never waits. Any frame may be passed over."""
-        self._offered += 1
+        if times_s[1] < self._offered_s + _LEAST_S:
+            return
+        self._offered, self._offered_s = self._offered + 1, float(times_s[1])
         steady = self.seen >= MOST_SIGHTINGS or self._looked.max() >= _ENOUGH
         if steady and self._offered % _EACH >= _OF_EACH:
             return

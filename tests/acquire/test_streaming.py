@@ -98,6 +98,24 @@ def test_a_thousand_frames_as_fast_as_the_camera_goes(democam: Democam) -> None:
     assert set(microscope.losses.counts()) <= {"suspected"}
 
 
+def test_of_a_camera_that_is_too_fast_only_some_frames_are_handed_on(democam: Democam) -> None:
+    size = "Property,Camera,OnCameraCCDXSize,48", "Property,Camera,OnCameraCCDYSize,64"
+    microscope = democam(*size, exposure_ms=1.0, most_frames_per_s=50.0)
+    frames = take(microscope, 100)
+    steps = np.diff([f.number for f in frames])
+    # once its pace is known
+    assert (steps[32:] > 2).all()
+    surplus = microscope.losses.counts()["surplus"]
+    assert surplus == frames[-1].number + 1 - len(frames)
+    assert not microscope.losses.recent() or {loss.cause for loss in microscope.losses.recent()} == {
+        "suspected"
+    }
+    # and from the first frame on when it is started again
+    again = take(microscope, 20)
+    assert (again[0].number, again[0].sequence) == (0, 1)
+    assert (np.diff([f.number for f in again]) > 2).all()
+
+
 def test_a_full_buffer_is_counted_and_the_camera_goes_on(democam: Democam) -> None:
     """Nobody takes frames out until the core says that it is full."""
     microscope = democam("Property,Camera,PixelType,32bitRGB", buffer_mb=8, exposure_ms=0.1)
@@ -145,7 +163,7 @@ def test_a_camera_that_hangs_is_started_again(simulated: Simulated) -> None:
 
 
 def test_a_frame_of_another_shape_is_left_out_and_many_of_them_end_the_scan(simulated: Simulated) -> None:
-    microscope = simulated()
+    microscope = simulated(frames_per_s=100.0)
     faults = microscope.simulation.faults
     with pytest.raises(MicroscopeError, match=r"now sends \(32, 32, 3\) uint8 in place of \(64, 96, 3\)"):
         take(microscope, 100, at={10: lambda: setattr(faults, "frame_shape", (32, 32, 3))})

@@ -112,7 +112,7 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
             studio_port=port,
             pixel_size_um=1.0,
             rotation_deg=0.0,
-            **({"hang_s": HANG_S} | options),
+            **({"hang_s": HANG_S, "most_frames_per_s": 1000.0} | options),
         )
         opened.append(open_microscope(Settings(microscope=microscope, scan=scan)))
         return opened[-1]
