@@ -25,7 +25,9 @@ from deblurd.settings import (
     SimulatorSettings,
 )
 from deblurd.slides.verify import verify
+from tests.acquire import crashable
 from tests.acquire.conftest import DEVICES, adapters
+from tests.acquire.test_streaming import OBJECTIVES
 
 pytestmark = pytest.mark.long
 
@@ -189,34 +191,190 @@ def test_frames_of_another_shape_end_the_scan(tmp_path: Path) -> None:
     kept(scan)
 
 
-@pytest.mark.skipif(adapters() is None, reason="Micro-Manager's DemoCamera adapter is not on this machine")
-def test_a_process_that_an_adapter_brings_down(tmp_path: Path) -> None:
+def test_a_camera_that_is_dead_ends_the_scan(tmp_path: Path) -> None:
+    with watched(simulated(tmp_path)) as scan:
+        scan.faults.camera_hangs = True
+        scan.until(lambda: scan.failure is not None)
+    assert "was started 3 times and sent no frame: check its cable and power" in str(scan.failure)
+    assert "the camera sent nothing for too long" in scan.said()
+    kept(scan)
+
+
+def test_numbers_that_jump_and_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of drivers that lose some frames, or of old cores after an overflow."""
+    with watched(simulated(tmp_path)) as scan:
+        core = getattr(scan.daemon.microscope, "_core")  # noqa: B009 - of this kind of microscope only
+        pop, off = core.popNextImageAndMD, [50]
+
+        def renumbered(fix: bool = True) -> Any:
+            image, tags = pop(fix=fix)
+            return image, {**tags, "ImageNumber": str(int(tags["ImageNumber"]) + off[0])}
+
+        monkeypatch.setattr(core, "popNextImageAndMD", renumbered)
+        scan.until(lambda: "50 frame(s) lost" in scan.said())
+        off[0] = 0
+        scan.until(lambda: "numbers went back" in scan.said())
+        tiles = scan.tiles
+        scan.until(lambda: scan.tiles >= tiles + 2)
+    assert scan.failure is None
+    assert scan.daemon.report.lost["buffer"] >= 51
+    kept(scan)
+
+
+# --- the same with Micro-Manager's own adapters ---
+
+needs_democam = pytest.mark.skipif(
+    adapters() is None, reason="Micro-Manager's DemoCamera adapter is not on this machine"
+)
+
+
+def with_democam(
+    tmp_path: Path, *lines: str, devices: str = DEVICES, size: int = 96, **options: Any
+) -> Settings:
     config = tmp_path / "microscope.cfg"
-    small = "Property,Camera,OnCameraCCDXSize,96\nProperty,Camera,OnCameraCCDYSize,96\n"
-    config.write_text(DEVICES + small, encoding="utf-8")
+    sides = [f"Property,Camera,OnCameraCCD{side}Size,{size}" for side in "XY"]
+    config.write_text("\n".join([devices, *sides, *lines, ""]), encoding="utf-8")
     microscope = MicroscopeSettings(
-        config_file=config,
-        adapter_path=adapters(),
-        pixel_size_um=0.5,
-        rotation_deg=0.0,
-        exposure_ms=5.0,
-        hang_s=0.5,
-    )
-    settings = simulated(tmp_path / "slides").model_copy(update={"microscope": microscope, "simulator": None})
-    with watched(settings) as scan:
+        config_file=config, adapter_path=adapters(),
+        **({"pixel_size_um": 0.5, "rotation_deg": 0.0, "exposure_ms": 5.0, "hang_s": 0.5} | options),
+    )  # fmt: skip
+    return simulated(tmp_path / "slides").model_copy(update={"microscope": microscope, "simulator": None})
+
+
+def kill(scan: Watched) -> None:
+    psutil.Process(getattr(scan.daemon.microscope, "pid")).kill()  # noqa: B009 - of this kind of microscope only
+
+
+def crash(scan: Watched) -> None:
+    """DemoCamera's own SimulateCrash."""
+    with pytest.raises(MicroscopeError, match="check the devices"):
+        scan.daemon.microscope.move_to_um(crashable.CRASH_UM, 0.0)
+
+
+def stage_hangs(scan: Watched) -> None:
+    with pytest.raises(MicroscopeError, match="check the devices"):
+        scan.daemon.microscope.move_to_um(crashable.HANG_UM, 0.0)
+
+
+@needs_democam
+@pytest.mark.parametrize("fault", [kill, crash, stage_hangs])
+def test_a_process_that_an_adapter_brings_down(
+    tmp_path: Path, fault: Callable[[Watched], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deblurd.acquire._open_mmcore", crashable.open_crashable)
+    monkeypatch.setattr("deblurd.acquire.CORE_TIMEOUT_S", 1.0)
+    with watched(with_democam(tmp_path)) as scan:
         # DemoCamera's stage begins anew at (0, 0): elsewhere it would have lost its origin
         scan.moves = False
         there = scan.daemon.microscope
         there.move_to_um(0.0, 0.0)
         scan.until(lambda: max(map(abs, there.position_um())) < 0.1 and not there.is_moving())
-        first = getattr(there, "pid")  # noqa: B009 - of this kind of microscope only
-        psutil.Process(first).kill()
+        first = getattr(there, "pid")  # noqa: B009
+        fault(scan)
         scan.until(lambda: "the process that holds the microscope was gone" in scan.said())
         assert getattr(there, "pid") != first  # noqa: B009
         tiles, scan.moves = scan.tiles, True
         scan.until(lambda: scan.tiles >= tiles + 2)
     assert scan.failure is None
     assert scan.daemon.report.lost["process"] == 1
+    kept(scan)
+
+
+@needs_democam
+def test_a_buffer_that_overflows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_democam(
+        tmp_path, "Property,Camera,PixelType,32bitRGB", size=512, isolated=False, buffer_mb=8
+    )
+    with watched(settings) as scan:
+        core = getattr(scan.daemon.microscope, "_core")  # noqa: B009
+        feed = scan.daemon._tracker.feed
+
+        def slow(frame: Any) -> Any:
+            """Nobody takes frames out until the core says that it is full."""
+            until_s = time.perf_counter() + PATIENCE_S
+            while not core.isBufferOverflowed() and time.perf_counter() < until_s:
+                time.sleep(0.01)
+            monkeypatch.undo()
+            return feed(frame)
+
+        monkeypatch.setattr(scan.daemon._tracker, "feed", slow)
+        scan.until(lambda: "8 MB were full after number" in scan.said())
+        tiles = scan.tiles
+        scan.until(lambda: scan.tiles >= tiles + 2)
+    assert scan.failure is None
+    assert scan.daemon.report.lost["buffer"] >= 1
+    kept(scan)
+
+
+@needs_democam
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system has one zone for all")
+def test_a_clock_that_is_set_back_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core stamps frames with local time."""
+    monkeypatch.setenv("TZ", "XYZ+0")
+    time.tzset()
+    try:
+        with watched(with_democam(tmp_path, isolated=False)) as scan:
+            monkeypatch.setenv("TZ", "XYZ+1")
+            time.tzset()
+            tiles = scan.tiles
+            scan.until(lambda: scan.tiles >= tiles + 3)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert scan.failure is None
+    assert set(scan.daemon.report.lost) <= {"suspected", "surplus"}
+    kept(scan)
+
+
+TURRET = DEVICES.replace("Device,XY", "Device,Objective,DemoCamera,DObjective\nDevice,XY")
+
+
+@needs_democam
+def test_an_objective_that_changes_in_mid_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_democam(tmp_path, *OBJECTIVES, devices=TURRET, isolated=False, pixel_size_um=None)
+    with watched(settings) as scan:
+        core = getattr(scan.daemon.microscope, "_core")  # noqa: B009
+        core.setProperty("Objective", "State", "1")
+        scan.until(lambda: "was Res10x and is Res40x now" in str(scan.daemon.status.trouble))
+        # the slide at work ends, and goes on where the first objective is back soon
+        scan.until(lambda: scan.daemon.sessions.slide is None)
+        core.setProperty("Objective", "State", "0")
+        scan.until(lambda: scan.tiles >= 3)
+        monkeypatch.setattr("deblurd.acquire.mmcore.OBJECTIVE_PATIENCE_S", 0.3)
+        core.setProperty("Objective", "State", "1")
+        scan.until(lambda: scan.failure is not None)
+    assert "put the first one back to go on, or start again" in str(scan.failure)
+    for slide in scan.daemon.report.slides:
+        assert slide.failure is None
+        assert slide.tiles == slide.acknowledged
+        assert verify(slide.folder)[2] == []
+
+
+# --- while deblurd drives ---
+
+
+def driven(tmp_path: Path) -> Settings:
+    area = ScanSettings(
+        mode="serpentine", start_um=(60.0, 60.0), area_mm=(0.4, 0.2), speed_um_s=100.0, calibrate="never"
+    )
+    return simulated(tmp_path).model_copy(update={"scan": area})
+
+
+def test_a_stage_that_somebody_moves_while_deblurd_drives(tmp_path: Path) -> None:
+    """It is sent on once, to where it was going; where that is no help, the scan ends."""
+    scan = Watched(driven(tmp_path))
+    scan.moves = False
+    try:
+        scan.until(lambda: scan.tiles >= 3)
+        joystick(scan)
+        scan.until(lambda: "sent there again" in scan.said())
+        tiles = scan.tiles
+        scan.until(lambda: scan.tiles >= tiles + 2)
+        scan.each = lambda: joystick(scan)
+        scan.until(lambda: scan.daemon.scan is not None and scan.daemon.scan.failure is not None)
+    finally:
+        scan.end()
+    assert "the stage stopped at" in str(scan.failure)
     kept(scan)
 
 

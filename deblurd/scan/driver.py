@@ -20,6 +20,9 @@ Limits = tuple[tuple[float, float], tuple[float, float]]
 _LOOK_S = 0.01
 _NEAR_UM = 50.0
 _PATIENCE_S = 5.0
+_AGAIN_S = 1.0
+_STANDS_UM = 1.0
+_STANDS_LOOK_S = 0.5
 _FOCUS_UM = 0.3
 """The focus follows its plane in steps of so much: less than any objective's depth of field."""
 
@@ -151,6 +154,8 @@ class Driver(threading.Thread):
         """Moves there and waits. A stage that says that it is not busy is believed only near the target: some say so too early."""
         check_within(self._limits_um, at_um)
         moved_s = -math.inf
+        sent_again = False
+        progress = _Progress(self._microscope)
         while not until.is_set():
             if not self._clear.is_set():
                 self._microscope.halt()
@@ -161,11 +166,19 @@ class Driver(threading.Thread):
                 self._follow_focus(at_um if self._z_um is None else None)
                 self._microscope.move_to_um(*at_um)
                 moved_s = time.perf_counter()
+                progress = _Progress(self._microscope)
             elif self._microscope.is_moving():
                 moved_s = time.perf_counter()
+                progress.check(moved_s)
             elif self._is_there(at_um, time.perf_counter() - moved_s):
                 self._follow_focus(at_um)
                 return
+            elif not sent_again and time.perf_counter() - moved_s > _AGAIN_S:
+                log.warning(
+                    "the stage stopped on its way, as if somebody had moved it: it is sent there again"
+                )
+                sent_again, moved_s = True, -math.inf
+                continue
             if until_blank and self._is_blank():
                 break
             self._follow_focus()
@@ -193,3 +206,25 @@ class Driver(threading.Thread):
         if self._z_um is None or abs(z_um - self._z_um) > _FOCUS_UM:
             self._microscope.focus_to_um(z_um)
             self._z_um = z_um
+
+
+class _Progress:
+    """Whether a stage that says that it moves does so."""
+
+    def __init__(self, microscope: Microscope) -> None:
+        self._microscope = microscope
+        self._at_um: Point | None = None
+        self._since_s = self._looked_s = time.perf_counter()
+
+    def check(self, now_s: float) -> None:
+        """Raises MicroscopeError where it has stood still for seconds."""
+        if now_s - self._looked_s < _STANDS_LOOK_S:
+            return
+        self._looked_s, at_um = now_s, self._microscope.position_um()
+        if self._at_um is None or math.dist(at_um, self._at_um) > _STANDS_UM:
+            self._at_um, self._since_s = at_um, now_s
+        elif now_s - self._since_s > _PATIENCE_S:
+            raise MicroscopeError(
+                f"the stage says that it moves, but has stood at x {at_um[1]:.0f}, y {at_um[0]:.0f} um for {_PATIENCE_S:g} s: check whether it is "
+                "switched on and free to move"
+            )

@@ -141,6 +141,32 @@ def test_the_stage_never_leaves_its_limits(simulated: Simulated, driving: Callab
     assert x_um(microscope) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("busy", "words"),
+    [(True, "says that it moves, but has stood at x 0"), (False, "the stage stopped at x 0")],
+)
+def test_a_stage_that_gets_nowhere_ends_the_scan(
+    simulated: Simulated,
+    driving: Callable[..., Driver],
+    monkeypatch: pytest.MonkeyPatch,
+    busy: bool,
+    words: str,
+) -> None:
+    """A motor without power: Micro-Manager would time out for those who wait for the device."""
+    for name, value in (("PATIENCE_S", 0.3), ("AGAIN_S", 0.1), ("STANDS_LOOK_S", 0.05)):
+        monkeypatch.setattr(f"deblurd.scan.driver._{name}", value)
+    microscope = simulated()
+    moves: list[tuple[float, float]] = []
+    monkeypatch.setattr(microscope, "move_to_um", lambda y, x: moves.append((y, x)))
+    monkeypatch.setattr(microscope, "is_moving", lambda: busy)
+    driver = driving(microscope, [Lane((0.0, 900.0), (0.0, 900.0), 500.0)])
+    assert driver.done.wait(5)
+    assert isinstance(driver.failure, MicroscopeError)
+    assert words in str(driver.failure)
+    # one that says that it is there, and is not, is sent once more: somebody may have moved it
+    assert moves == [(0.0, 900.0)] * (1 if busy else 2)
+
+
 def test_the_focus_follows_its_plane(simulated: Simulated, driving: Callable[..., Driver]) -> None:
     microscope = simulated()
     heights: list[float] = []
