@@ -34,6 +34,9 @@ MOST_PX = 160_000
 ELSEWHERE_PX, ELSEWHERE_SHARE = 16, 0.7
 """A match is one of place if so far beside it images match by less than this share as well."""
 
+EVENED_SHARE = 0.4
+"""What must be left of it without the light's fall-off: of glass nothing is, of details as faint as the noise half."""
+
 SIGMA_FLOOR_PX = 0.02
 """What interpolation, aliasing and distortion leave, however much an overlap shows."""
 
@@ -123,24 +126,46 @@ def crops(a: Pixels, b: Pixels, shift: NDArray[np.int_]) -> tuple[Pixels, Pixels
 
 
 def stands_out(a: Pixels, b: Pixels, match: Match) -> bool:
-    """Whether images match there better than a little beside it, along one diagonal at least.
+    """Whether images match there better than a little beside it, along one diagonal at least, and without the light that falls off to their corners.
 
-    Bare tiles do not: what is left of light that falls off towards their corners, once its ground is taken off, is a rim, and a rim matches a rim wherever
-    it lies. Nor does a pattern finer than ELSEWHERE_PX that repeats itself.
+    Bare tiles do not: where an overlap ends, that light leaves a rim when its ground is taken off, and a rim matches a rim wherever it lies. Nor does
+    a pattern finer than ELSEWHERE_PX that repeats itself.
     """
     whole = np.round(match.shift).astype(int)
     long = int(np.abs(whole).argmax())
+    even_a, even_b = _evened(a), _evened(b)
+    here, evened = _likeness(a, b, whole), _likeness(even_a, even_b, whole)
+    if here is None or evened is None or evened < EVENED_SHARE * here:
+        return False
     scores = []
     for side in (-ELSEWHERE_PX, ELSEWHERE_PX):
         beside = np.full(2, side)
         # further into the overlap, which would end otherwise
         beside[long] = -ELSEWHERE_PX if whole[long] > 0 else ELSEWHERE_PX
-        pair = crops(a, b, whole + beside)
-        if pair is None or min(pair[0].shape) < MIN_OVERLAP_PX:
+        if (there := _likeness(a, b, whole + beside)) is None:
             return True
-        first, second = (without_ground(smoothed(part, SMOOTH_PX)) for part in pair)
-        scores.append(correlation(first, second))
+        scores.append(there)
     return min(scores) < ELSEWHERE_SHARE * match.score
+
+
+def _likeness(a: Pixels, b: Pixels, shift: NDArray[np.int_]) -> float | None:
+    """Correlation of the overlap at a whole shift, without its ground; None where it is too narrow."""
+    pair = crops(a, b, shift)
+    if pair is None or min(pair[0].shape) < MIN_OVERLAP_PX:
+        return None
+    return correlation(*(without_ground(smoothed(part, SMOOTH_PX)) for part in pair))
+
+
+def _evened(image: Pixels) -> Image:
+    """Less a polynomial of fourth order, which is what light falls off like."""
+    side = 32
+    u = np.linspace(-1.0, 1.0, side)
+    y, x = np.meshgrid(u, u, indexing="ij")
+    basis = np.stack([y**n * x**m for n in range(5) for m in range(5 - n)], axis=-1).reshape(side**2, -1)
+    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+    light = basis @ np.linalg.lstsq(basis, small, rcond=None)[0]
+    whole = cv2.resize(light.reshape(side, side), image.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.asarray(image - whole, dtype=np.float32)
 
 
 def smoothed(image: Pixels, sigma_px: float) -> Image:

@@ -248,14 +248,20 @@ def test_a_repeated_pattern_is_placed_by_the_stage() -> None:
     assert np.ptp(off, axis=0).max() < 1.0
 
 
-def test_bare_glass_matches_nothing_and_follows_the_stage() -> None:
+@pytest.mark.parametrize(
+    ("side", "fall_off", "noise", "step"), [(256, 0.4, 2.0, (205.0, 40.0)), (512, 0.1, 1.0, (390.0, 190.0))]
+)
+def test_bare_glass_matches_nothing_and_follows_the_stage(
+    side: int, fall_off: float, noise: float, step: tuple[float, float]
+) -> None:
     """Light that falls off to the corners is alike in all tiles; believed, it laid a whole scan of glass into one place."""
     rng = np.random.default_rng(1)
-    rows, columns, side, step = 4, 9, 256, (205.0, 40.0)
+    rows, columns = 4, 9
     y, x = np.mgrid[:side, :side] / (side / 2) - 1.0
-    lamp = 240.0 * np.cos(np.arctan(np.hypot(y, x) / 2)) ** 4
+    lamp = 245.0 * (1.0 - fall_off * (y**2 + x**2) / 2)
     pixels: list[Pixels] = [
-        np.clip(lamp + rng.normal(0, 2, lamp.shape), 0, 255).astype(np.uint8) for _ in range(rows * columns)
+        np.clip(lamp + rng.normal(0, noise, lamp.shape), 0, 255).round().astype(np.uint8)
+        for _ in range(rows * columns)
     ]
     truth = np.array([(row * step[0], column * step[1]) for row in range(rows) for column in range(columns)])
     placer = Placer(PixelToStage.from_scale(0.5), (side, side), 0.2, pixels.__getitem__)
