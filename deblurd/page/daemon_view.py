@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,15 +22,20 @@ from deblurd.mosaic.gaps import count_gaps
 from deblurd.naming import is_slide_id
 from deblurd.page import slide_list
 from deblurd.page.mosaics import StoredMosaics, describe_live, live_tile
+from deblurd.photon.kept import KeptTransfers
 from deblurd.pipeline import Progress, SlidePipeline
+from deblurd.scan.advice import advise
 from deblurd.scan.limits import speed_limit
+from deblurd.scan.plan import Conditions
 from deblurd.serve.alerts import AlertLog
 from deblurd.serve.pictures import jpeg, top_of
 from deblurd.serve.view import Action, Alert, Event, Gpu, Mosaic, Picture, Slide, SlideField, State, Status
-from deblurd.serve.words import say, state_sentence
+from deblurd.serve.words import say, speed_text, state_sentence
 
 STATUS_S = 0.15
 GAPS_S = 1.0
+ADVICE_S = 2.0
+TRANSFER_S = 10.0
 GPU_S = 1.0
 SLIDES_S = 1.0
 """What is asked again sooner gets the same answer: however many look on, the scan pays for one."""
@@ -38,6 +44,8 @@ LONGEST_PX = 1024
 """Of a live picture."""
 
 _SPEED_S = 0.1
+_DRIVEN = 30
+"""So many speeds, of a stage that moves by more than a pixel in an exposure, tell how fast it is driven."""
 _ON_DISK = 1.7
 """Bytes on the disk for one of the camera: raw.zarr, and the mosaic's pyramid."""
 
@@ -71,6 +79,9 @@ class DaemonView:
         self._slides = _Lately(lambda: slide_list.list_slides(self._output), SLIDES_S)
         meter = GpuMeter()
         self._gpu = _Lately(meter.read, GPU_S)
+        self._transfer = _Lately(lambda: KeptTransfers(self._output).get(daemon.microscope.info), TRANSFER_S)
+        self._advice = _Lately(self._advise, ADVICE_S)
+        self._driven_um_s: deque[float] = deque(maxlen=_DRIVEN)
         self._top = 255
         self._pictures: dict[Picture, tuple[Frame | DeblurredTile, bytes]] = {}
         self._pose_before: tuple[float, float, float] | None = None
@@ -203,6 +214,7 @@ class DaemonView:
             stage_um=None if pose is None else [pose.y_um, pose.x_um],
             speed_um_s=self._speed_um_s,
             speed_limit_um_s=limit_um_s,
+            advice=self._advice.get(),
             engine=daemon.deblurrer.engine_name,
             model=daemon.deblurrer.name,
             gpu=self._gpu_use(),
@@ -267,6 +279,32 @@ class DaemonView:
         ).speed_um_s
         return limit_um_s if math.isfinite(limit_um_s) else None
 
+    def _advise(self) -> str | None:
+        """A better exposure for the speed that the stage was mostly driven at of late."""
+        transfer, frames_per_s = self._transfer.get(), self._daemon.status.frames_per_s
+        if transfer is None or not frames_per_s or len(self._driven_um_s) < _DRIVEN:
+            return None
+        camera, settings = self._daemon.camera, self._daemon.settings
+        found = advise(
+            Conditions(
+                (1.0, 1.0),
+                (camera.shape[0], camera.shape[1]),
+                camera.affine.pixel_size_um,
+                frames_per_s,
+                transfer.light_e_ms,
+                transfer.read_e,
+                transfer.full_scale_e,
+                blur_px=max(self._daemon.deblurrer.blur_range_px[1], settings.deblur.sharp_below_px),
+            ),
+            float(np.median(self._driven_um_s)),
+            camera.exposure_ms,
+            fuses=settings.scan.observations > 1,
+        )
+        if found is None:
+            return None
+        texts = speed_text(found.speed_um_s), f"{found.exposure_ms:g}", f"{found.gain_db:.1f}"
+        return say("advice", speed=texts[0], ms=texts[1], now=f"{camera.exposure_ms:g}", gain=texts[2])
+
     def _measure_speed(self) -> None:
         pose, before = self._daemon.stage_pose, self._pose_before
         if pose is None or (before is not None and pose.t_s - before[0] < _SPEED_S):
@@ -274,6 +312,11 @@ class DaemonView:
         if before is not None:
             way_um = math.hypot(pose.y_um - before[1], pose.x_um - before[2])
             self._speed_um_s = way_um / (pose.t_s - before[0])
+            if (
+                self._speed_um_s * self._daemon.camera.exposure_ms / 1000
+                > self._daemon.camera.affine.pixel_size_um
+            ):
+                self._driven_um_s.append(self._speed_um_s)
         self._pose_before = pose.t_s, pose.y_um, pose.x_um
 
     def _gpu_use(self) -> Gpu | None:

@@ -80,6 +80,16 @@ class Conditions:
         """Until a white pixel saturates."""
         return max(self.full_e / self.light_e_ms, self.shortest_ms)
 
+    def longest_at_ms(self, speed_um_s: float) -> float:
+        """Until a white pixel saturates, the next frame is due, or there is more blur than can be taken out."""
+        of_blur_ms = self.blur_px * self.pixel_size_um / speed_um_s * 1000
+        return min(self.longest_ms, _BUSY * 1000 / self.frames_per_s, of_blur_ms)
+
+    def exposures_at(self, speed_um_s: float, steps: int) -> list[float]:
+        """`steps` exposures, ms, from the shortest to the longest at that speed; the shortest alone where even that is too long."""
+        most_ms = max(self.longest_at_ms(speed_um_s), self.shortest_ms)
+        return [float(ms) for ms in np.geomspace(self.shortest_ms, most_ms, steps)]
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -160,7 +170,7 @@ def best_of(way: Way, conditions: Conditions, time_s: float) -> Plan:
             why_not=f"at {speed:.0f} um/s the stage drives {step_px / c.fov_px[1]:.2f} fields between two frames: places would be missed; allow more "
             "time, or let the camera send more frames",
         )
-    most_ms = min(c.longest_ms, _BUSY * 1000 / c.frames_per_s, c.blur_px * c.pixel_size_um / speed * 1000)
+    most_ms = c.longest_at_ms(speed)
     if most_ms < c.shortest_ms:
         return replace(
             nothing, why_not=f"even {c.shortest_ms:g} ms of exposure blur by more than {c.blur_px:g} px"
@@ -168,7 +178,7 @@ def best_of(way: Way, conditions: Conditions, time_s: float) -> Plan:
     along = 1.0 if way == "single" else max((c.fov_px[1] - _EDGE_PX) / step_px, 1.0)
     plans = []
     for exposures in _exposures(way, c.shortest_ms, most_ms):
-        quality = _quality(c, way, speed, exposures, along)
+        quality = expected_db(c, way, speed, exposures, along)
         views = along * (2 if way in ("lanes", "cross") else 1)
         plans.append(Plan(way, speed, exposures, overlap, views, time_s, quality))
     return max(plans, key=lambda each: each.psnr_db)
@@ -187,8 +197,8 @@ def _exposures(way: Way, shortest_ms: float, longest_ms: float) -> Iterable[tupl
             yield (float(ms),)
 
 
-def _quality(c: Conditions, way: Way, speed: float, exposures: Sequence[float], along: float) -> float:
-    """Expected PSNR; where `along` is not whole, some places are seen once more than others."""
+def expected_db(c: Conditions, way: Way, speed: float, exposures: Sequence[float], along: float) -> float:
+    """Expected PSNR at a `speed` in um/s; along: how many frames of a lane see a place: where that is not whole, some are seen once more than others."""
 
     def of(n: int) -> float:
         views: list[View] = []

@@ -59,6 +59,10 @@ class Status(BaseModel):
     speed_limit_um_s: float | None = Field(
         description="the fastest that leaves neither gaps nor too much blur"
     )
+    advice: str | None = Field(
+        None,
+        description="a better exposure for the speed that the stage is driven at; null: none, or the camera was not measured",
+    )
     engine: str
     model: str
     gpu: Gpu | None = Field(None, description="null: there is none, or it cannot be looked at")

@@ -79,6 +79,8 @@ function showSpeed(status) {
   byId('speed-bar').style.width = `${Math.min((100 * status.speed_um_s) / most, 100)}%`;
   byId('speed-limit').hidden = limit === null;
   byId('speed-limit').style.left = `${100 / 1.5}%`;
+  byId('advice').hidden = status.advice === null;
+  if (byId('advice').textContent !== (status.advice ?? '')) byId('advice').textContent = status.advice ?? '';
 }
 
 function figures(rows) {
