@@ -254,7 +254,7 @@ class Daemon:
             self._frames_per_s(),
             self.microscope.losses.counts(),
             slide.progress if slide else None,
-            self.microscope.trouble or self._camera_trouble() or self._stage_trouble(),
+            self._trouble,
         )
 
     def _frames_per_s(self) -> float:
@@ -268,16 +268,18 @@ class Daemon:
         silent_s = time.perf_counter() - self._last_frame_s
         return self.report.frames > 0 and silent_s > HANGING_S + self.camera.exposure_ms / 1000
 
-    def _camera_trouble(self) -> str | None:
-        # once the scan is over it is no trouble
-        if self._stop.is_set() or not self._is_silent():
+    @property
+    def _trouble(self) -> str | None:
+        if self._stop.is_set():
+            # nobody asks camera or stage any more
             return None
-        return "the camera sends nothing: look at its cable and its power"
-
-    def _stage_trouble(self) -> str | None:
-        if self._tracker.poller.state != "stage silent":
-            return None
-        return "the stage does not say where it is, so nothing is kept: look at its cable and its power"
+        if self.microscope.trouble is not None:
+            return self.microscope.trouble
+        if self._is_silent():
+            return "the camera sends nothing: look at its cable and its power"
+        if self._tracker.poller.state == "stage silent":
+            return "the stage does not say where it is, so nothing is kept: look at its cable and its power"
+        return None
 
     # --- for those who look on, and ask, from other threads ---
 

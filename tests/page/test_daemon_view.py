@@ -177,7 +177,10 @@ def test_a_zarr_reader_sees_the_right_pixels_through_ranges(finished: dict[str, 
 def test_when_the_camera_has_ended_nothing_is_ready(finished: dict[str, Any], client: httpx.Client) -> None:
     answer = wait_for(lambda: (a := client.get("/readyz")).status_code == 503 and a, "silence of the camera")
     assert "the camera sends no frames" in answer.json()["detail"]
-    assert client.get("/api/status").json()["state"] == "armed"
+    status = client.get("/api/status").json()
+    assert status["state"] == "armed"
+    # that nobody asks stage and camera any more is no trouble
+    assert "look at its cable" not in status["sentence"]
 
 
 def test_alerts_say_what_the_log_says(finished: dict[str, Any], client: httpx.Client) -> None:
