@@ -279,7 +279,7 @@ class Daemon:
             return "the camera sends nothing: look at its cable and its power"
         if self._tracker.poller.state == "stage silent":
             return "the stage does not say where it is, so nothing is kept: look at its cable and its power"
-        return None
+        return self._tracker.trouble
 
     # --- for those who look on, and ask, from other threads ---
 

@@ -32,6 +32,9 @@ MOST_HELD = 60
 _PATIENCE_S = 1.0
 """How long a frame may wait for them."""
 
+_TELL_S = 2.0
+"""So long without a frame that has a place, people are told."""
+
 _SAY_AGAIN_S = 60.0
 
 _MOST_DOUBT_PX = 10.0
@@ -76,6 +79,8 @@ class Tracker:
         self.unplaced = self.doubtful = 0
         self.doubt_s = 0.0
         self._said_s: dict[str, float] = {}
+        self._unplaced_since_s: float | None = None
+        self._why = ""
         self.seen_until_s = -math.inf
         self._only_at_rest = only_at_rest
         self.choose_from_s = -math.inf
@@ -130,6 +135,14 @@ class Tracker:
     def newest_pose(self) -> Pose | None:
         """Where the stage was last read; None before that."""
         return self.poller.path.newest
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no frame becomes a tile at the moment, in a sentence; None where frames have their places. From any thread."""
+        since_s = self._unplaced_since_s
+        if since_s is None or self._newest_arrival_s - since_s < _TELL_S:
+            return None
+        return f"nothing is kept, because {self._why}: close other programs, or drive more slowly"
 
     @property
     def is_calibrated(self) -> bool:
@@ -235,6 +248,7 @@ class Tracker:
                 self._skip(frame, "the stage was not read in time")
                 continue
             self.seen_until_s = tile.pose.t_s
+            self._unplaced_since_s = None
             if tile.pose.t_s < self.choose_from_s:
                 continue
             yield from self._choose(frame, tile)
@@ -320,6 +334,9 @@ class Tracker:
 
     def _skip(self, frame: Frame, why: str) -> None:
         """Says that a frame becomes no tile; of those like it within a minute only the first is named."""
+        self._why = why
+        if self._unplaced_since_s is None:
+            self._unplaced_since_s = frame.arrived_s
         if frame.arrived_s - self._said_s.get(why, -math.inf) > _SAY_AGAIN_S:
             self._said_s[why] = frame.arrived_s
             self._on_event(
