@@ -22,6 +22,7 @@ from deblurd.acquire import open_microscope
 from deblurd.acquire.losses import Losses
 from deblurd.acquire.microscope import Microscope
 from deblurd.acquire.studio import StudioCore, StudioMicroscope, attach, java_words, probe
+from deblurd.cli import main
 from deblurd.daemon import Daemon, Status
 from deblurd.errors import ConfigError, MicroscopeError
 from deblurd.frames import Frame
@@ -380,6 +381,26 @@ def test_who_else_may_listen_at_the_port(config: Path) -> None:
         with pytest.raises(MicroscopeError, match="taken by something that is not Micro-Manager"):
             probe(web.getsockname()[1])
         thread.join()
+
+
+def test_a_run_at_a_port_that_is_not_micro_managers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "deblurd.toml"
+    with socket.create_server(("127.0.0.1", 0)) as web:
+        file.write_text(
+            f"""[microscope]\nbackend = "studio"\nstudio_port = {web.getsockname()[1]}\n[mosaic]\noutput = "slides"\n""", encoding="utf-8"
+        )  # fmt: skip
+
+        def answer() -> None:
+            with web.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert main(["run", "--config", str(file)]) == MicroscopeError.exit_code
+        thread.join()
+    assert "is taken by something that is not Micro-Manager" in capsys.readouterr().err
 
 
 def test_one_that_is_mute_or_speaks_otherwise_is_given_up(studio: Studio, attached: Attached) -> None:
