@@ -10,15 +10,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from deblurd import __version__
-from deblurd.commands import calibrate, collect, demo, files, plan, scan, slides, trajectories
+from deblurd.commands import calibrate, collect, demo, files, plan, run, scan, slides, trajectories
 from deblurd.errors import DeblurdError, OutputError, UsageError
 from deblurd.host import logs, memory
-
-if TYPE_CHECKING:
-    from deblurd.daemon import Report
 
 log = logging.getLogger(__name__)
 
@@ -143,50 +140,6 @@ def _config_schema(options: argparse.Namespace) -> None:
     print(json.dumps(config.schema(), indent=2))
 
 
-def _run(options: argparse.Namespace) -> None:
-    from deblurd import config, health
-    from deblurd.console import live_status
-    from deblurd.daemon import Daemon
-    from deblurd.host.disk import DiskGuard
-    from deblurd.host.signals import hangups, stop_on_signals
-    from deblurd.page import open_page
-    from deblurd.resume import resuming
-    from deblurd.service import Service
-
-    settings = config.load(options.config)
-    stop = stop_on_signals()
-    daemon = Daemon(settings)
-    try:
-        with (
-            health.watched("main"),
-            open_page(daemon) as page,
-            Service(daemon, options.config, lambda: page.view.status().sentence, stop, hangups()),
-            resuming(
-                settings.mosaic.output,
-                lambda sentence: print(sentence, flush=True),
-                stop,
-                DiskGuard(settings.mosaic.output, settings.mosaic.least_free_mb),
-            ),
-            live_status() as on_status,
-        ):
-            if page.url is not None:
-                print(f"The page is at {page.url}", flush=True)
-            daemon.run(on_status, stop)
-    finally:
-        daemon.close()
-        # also after an error: what was recorded is kept
-        _print_slides(daemon.report)
-
-
-def _print_slides(report: Report) -> None:
-    for slide in report.slides:
-        print(f"{slide.folder.path}: {slide.tiles} tiles")
-    lost = ", ".join(f"{cause} {count}" for cause, count in report.lost.items() if count)
-    print(f"{report.frames} frames, lost: {lost or 'none'}")
-    if not report.slides:
-        print("No slide was begun: nothing new came under the objective.")
-
-
 def _check(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -217,7 +170,7 @@ def _parser() -> Parser:
         return child
 
     _config_words(command("config", None, "write, check and show configuration files"))
-    _run_words(command("run", _run, "make a mosaic of every slide, until stopped"))
+    run.add_words(command("run", run.run, "make a mosaic of every slide, until stopped"))
     scan.add_status(command("status", scan.status, "what a `deblurd run` on this machine is doing"))
     demo.add_words(command("demo", demo.run, "scan a virtual slide and compare the mosaic with the truth"))
     files.add_deblur(command("deblur", files.deblur, "take a known motion out of image files"))
@@ -236,7 +189,10 @@ def _parser() -> Parser:
     plan.add_photons(
         command("photons", plan.photons, "measure the camera's noise and the light, with the stage at rest")
     )
-    plan.add_scan(_actions(command("scan", None, "plan the scan of an area")))
+    action = _actions(command("scan", None, "plan the scan of an area, do it, pause and end it"))
+    plan.add_scan(action)
+    run.add_scan(action)
+    scan.add_driving(action)
     _slides_words(command("slides", None, "list, check, finish and join slides that were scanned"))
     trajectories.add_words(
         command("trajectories", trajectories.trajectories, "follow objects through a series of frames")
@@ -289,9 +245,3 @@ def _config_words(parser: Parser) -> None:
     )
     for name in ("check", "show"):
         parser.commands[name].add_argument("file", type=Path, metavar="FILE")
-
-
-def _run_words(parser: Parser) -> None:
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="from `deblurd config init`"
-    )

@@ -133,6 +133,7 @@ class Daemon:
             facts=self._facts,
             on_pause=self._pause,
             on_stop=self._stop_driving,
+            on_home=None if self.scan is None else self.scan.home,
             on_news=self._webhook.tell,
         )
         self.report.slides = self.sessions.finished
@@ -355,7 +356,7 @@ class Daemon:
                 continue
             self.scan.see(frame)
             if self.scan.done_s is not None:
-                self.report.scan_s = self.scan.done_s - self._tracker.choose_from_s
+                self.report.scan_s = self.scan.seconds
                 if frame.arrived_s > self.scan.done_s + SETTLE_S:
                     self._stop.set()
 

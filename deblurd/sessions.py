@@ -31,7 +31,7 @@ from deblurd.slides.states import Live
 
 log = logging.getLogger(__name__)
 
-Action = Literal["start", "finish", "pause", "resume", "discard", "label"]
+Action = Literal["start", "finish", "pause", "resume", "discard", "label", "home"]
 
 MOST_WAITING = 4
 """Fields, with their pixels, that wait for the slide to begin whose first ones they are."""
@@ -59,7 +59,7 @@ class Sessions:
     """Begins slides, hands their tiles on, ends them.
 
     facts: what a slide's manifest says of the microscope. fov_um: height, width of a field on the stage. on_pause: told True when somebody
-    pauses the slide, False when it goes on; on_stop: told that somebody ended it. on_news: told ("done" or "stopped", a sentence).
+    pauses the slide, False when it goes on; on_stop: told that somebody ended it; on_home: that the stage is to drive home, where deblurd drives it. on_news: told ("done" or "stopped", a sentence).
     `take` and `look` come from the thread that acquires; `look` and `end` also from another, when that one is stuck; all else from any.
     """
 
@@ -76,12 +76,13 @@ class Sessions:
         now: Callable[[], float] = time.perf_counter,
         on_pause: Callable[[bool], None] = lambda paused: None,
         on_stop: Callable[[], None] = lambda: None,
+        on_home: Callable[[], None] | None = None,
         on_news: Callable[[Literal["done", "stopped"], str], None] = lambda kind, text: None,
     ) -> None:
         self.settings, self.deblurrer, self._disk, self._camera = settings, deblurrer, disk, camera
         self._coming: tuple[Settings, Deblurrer] | None = None
         self._ground, self._facts, self._now = ground, facts, now
-        self._on_pause, self._on_stop, self._on_news = on_pause, on_stop, on_news
+        self._on_pause, self._on_stop, self._on_home, self._on_news = on_pause, on_stop, on_home, on_news
         self._starting = Starting(settings.slide, leave_um=0.5 * min(fov_um))
         self._ending = Ending(settings.slide)
         self._lock = threading.RLock()
@@ -151,12 +152,13 @@ class Sessions:
     @property
     def actions(self) -> tuple[Action, ...]:
         """What makes sense now."""
+        home: tuple[Action, ...] = () if self._on_home is None else ("home",)
         work = self._work
         if work is None:
-            return ("label",) if self._starting.is_asked or self.held is not None else ("start", "label")
+            return (*(() if self._starting.is_asked or self.held is not None else ("start",)), "label", *home)
         if self.held is not None:
-            return ("finish", "discard", "label")
-        return ("finish", "resume" if work.state == "paused" else "pause", "discard", "label")
+            return ("finish", "discard", "label", *home)
+        return ("finish", "resume" if work.state == "paused" else "pause", "discard", "label", *home)
 
     def order(self, action: Action, text: str = "") -> None:
         """Has it done within a frame or two, if it makes sense then. text: the label; of start and finish, who wants it, if it is not a person."""
@@ -327,6 +329,10 @@ class Sessions:
         work = self._work
         if action == "label":
             self._call(text, pose)
+        elif action == "home":
+            self._end("sent home by hand", pose, by_hand=True)
+            if self._on_home is not None:
+                self._on_home()
         elif work is None:
             if action == "start":
                 self._starting.ask(text or "started by hand")

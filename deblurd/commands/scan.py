@@ -1,4 +1,4 @@
-"""``deblurd status`` and the actions of ``deblurd slides`` that speak to a daemon at work."""
+"""``deblurd status``, and the actions of ``deblurd slides`` and ``deblurd scan`` that speak to a daemon at work."""
 
 from __future__ import annotations
 
@@ -40,6 +40,17 @@ def add_actions(action: Callable[[str, Any, str], P]) -> None:
     _where(label)
 
 
+def add_driving(action: Callable[[str, Any, str], P]) -> None:
+    """The actions of ``deblurd scan`` for a stage that deblurd drives. action: as of `add_actions`."""
+    for name, text in (
+        ("pause", "halt the stage where it is, and record nothing until `deblurd scan resume`"),
+        ("resume", "drive on to where the stage was going"),
+        ("stop", "end the scan where the stage is, and paint what was recorded"),
+        ("home", "end the scan, drive to slide.home_um or where the scan began, and paint what was recorded"),
+    ):
+        _where(action(name, _act, text))
+
+
 def status(options: argparse.Namespace) -> int:
     """Prints the state of the scan; its code is 0 unless the scan has failed."""
     found = _client(options).status()
@@ -59,7 +70,9 @@ def status(options: argparse.Namespace) -> int:
 def _act(options: argparse.Namespace) -> None:
     client, action = _client(options), options.action
     # one word for a person, two for the daemon
-    asked: Action = "resume" if action == "start" and client.status().state == "paused" else action
+    if action == "start" and client.status().state == "paused":
+        action = "resume"
+    asked: Action = "finish" if action == "stop" else action
     print(client.act(asked))
 
 

@@ -74,6 +74,7 @@ class AreaScan:
         self._plane: FocusPlane | None = None
         self._glanced_um = (math.inf, math.inf)
         self._stopped = threading.Event()
+        self._began_s: float | None = None
         self._begins = self._is_held = False
         tracker.choose_from_s = math.inf
 
@@ -96,6 +97,8 @@ class AreaScan:
             if _is_steady(self._arrivals) or frame.arrived_s - self._first_s > READY_S:
                 waits_s = np.diff(np.array(self._arrivals))
                 self._driver = self._make_driver(float(np.median(waits_s)) if len(waits_s) else 0.0)
+                if self._stopped.is_set():
+                    self._driver.home()
                 self._driver.start()
         elif self._course is not None and self._course.tissue is not None:
             self._glance(frame, self._course.tissue)
@@ -115,6 +118,8 @@ class AreaScan:
     def home(self) -> None:
         """Ends the scan, and drives to slide.home_um, or else to where it began. Raises MicroscopeError."""
         self._stopped.set()
+        # what comes by on the way belongs to no slide
+        self._tracker.choose_from_s = math.inf
         if self._driver is not None:
             self._driver.home()
 
@@ -132,6 +137,11 @@ class AreaScan:
     def done_s(self) -> float | None:
         """When the stage came to rest for good; None before."""
         return None if self._driver is None else self._driver.done_s
+
+    @property
+    def seconds(self) -> float:
+        """From the first lane of the area until the stage came to rest for good; 0 before."""
+        return 0.0 if self.done_s is None or self._began_s is None else self.done_s - self._began_s
 
     @property
     def failure(self) -> MicroscopeError | None:
@@ -232,7 +242,7 @@ class AreaScan:
     def _at_lane(self, lane: Lane) -> None:
         if self._begins:
             self._begins = False
-            self._tracker.choose_from_s = time.perf_counter()
+            self._began_s = self._tracker.choose_from_s = time.perf_counter()
 
     def _glance(self, frame: Frame, tissue: TissueMap) -> None:
         pose = self._tracker.newest_pose

@@ -157,7 +157,7 @@ def _add_control(app: FastAPI, view: View, access: Access) -> None:
 
     @app.post("/api/actions/{action}", responses=_may(408, 409, 413, 503))
     def act(action: Action, order: Order) -> Sentence:
-        """Starts, finishes, pauses, resumes or discards the slide at work, or gives the label of the next one."""
+        """Starts, finishes, pauses, resumes or discards the slide at work, gives the label of the next one, or ends a scan and drives home."""
         if action == "label" and not order.text:
             raise UsageError("the label is empty: type it, or scan the slide's barcode")
         return Sentence(detail=view.act(action, order.text))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import BaseModel, Field
 
 State = Literal["idle", "armed", "scanning", "paused", "closing", "failed"]
-Action = Literal["start", "finish", "pause", "resume", "discard", "label"]
+Action = Literal["start", "finish", "pause", "resume", "discard", "label", "home"]
 Picture = Literal["camera", "before", "after"]
 
 TILE_PX = 256

@@ -58,13 +58,13 @@ def events_of(folder: Path) -> list[tuple[str, str]]:
 
 def test_a_slide_is_labelled_paused_and_finished(page: Page, tmp_path: Path) -> None:
     first = page.until("scanning", 3)
-    assert first["actions"] == ["finish", "pause", "discard", "label"]
+    assert first["actions"] == ["finish", "pause", "discard", "label", "home"]
     assert page.press("start").status_code == 409
     assert page.press("label", "..").status_code == 409
     assert page.press("label", "A-17").json()["detail"] == "The slide at work is A-17."
     assert page.press("pause").json()["detail"].endswith("is paused: nothing is recorded until you resume.")
     paused = page.until("paused")
-    assert paused["actions"] == ["finish", "resume", "discard", "label"]
+    assert paused["actions"] == ["finish", "resume", "discard", "label", "home"]
     assert paused["sentence"].startswith("Paused A-17:")
     assert page.scan.daemon.scan is not None
     assert page.scan.daemon.scan.is_paused
@@ -152,3 +152,23 @@ def test_orders_are_carried_out_while_the_camera_is_silent(page: Page) -> None:
     page.press("finish")
     assert page.until("closing")["frames"] == frames
     simulation.faults.camera_hangs = False
+
+
+def test_a_scan_is_sent_home(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also while it is paused; what was recorded until then is a slide."""
+    page.until("scanning", 3)
+    microscope = page.scan.daemon.microscope
+    assert page.press("pause").is_success
+    page.until("paused")
+    wait_for(lambda: not microscope.is_moving(), "the stage at rest")
+    assert cli.main(["scan", "home", "--url", page.scan.url]) == 0
+    assert "the stage drives home" in capsys.readouterr().out
+    scan = page.scan.daemon.scan
+    assert scan is not None
+    wait_for(lambda: scan.done_s is not None, "the stage at home")
+    at_um = microscope.position_um()
+    assert max(map(abs, at_um)) < 100, "where it began"
+    wait_for(lambda: page.scan.daemon.report.slides, "the slide")
+    (slide,) = page.scan.daemon.report.slides
+    assert slide.tiles >= 3
+    assert ("closing", "sent home by hand") in events_of(slide.folder.path)

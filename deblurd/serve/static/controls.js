@@ -73,6 +73,7 @@ export function showControls(status) {
     button.disabled = !status.actions.includes(button.dataset.action);
     // one of the two makes sense at a time
     if (button.dataset.action === 'resume') button.hidden = status.state !== 'paused';
+    if (button.dataset.action === 'home') button.hidden = button.disabled;
     if (button.dataset.action === 'pause') button.hidden = status.state === 'paused';
   }
   const may = status.actions.includes('label');
