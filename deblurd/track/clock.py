@@ -30,14 +30,15 @@ _CATCHING_UP = 0.75
 _NEAR_BEAT = 0.1
 _MOST_BENT = 0.5
 
-_WHITE = 1.4
-"""The ratio of von Neumann (1941), mean squared step over variance, is 2 for values of which one tells nothing of the next."""
+_WHITE, _WALKS = 1.4, 0.7
+"""The ratio of von Neumann (1941), mean squared step over variance, is 2 for values of which one tells nothing of the next, and near 0 for a walk."""
 
 _NEAR = 16
 _EARLY_SIGMAS = 6.0
 _EARLY_PERIODS = 0.35
 _LATE_PERIODS = 0.5
 _SOME = 0.25
+_EVEN = 0.4
 """A frame is on its beat if it is early or late by no more standard deviations and periods, and so many of the next ones to it, in number and share, are on theirs."""
 
 Floats = NDArray[np.float64]
@@ -47,7 +48,7 @@ class FrameClock:
     """Turns frame numbers of one camera sequence into times of exposure.
 
     Frames arrive late by a constant latency and a jitter, now and then much later (the computer was busy), but their camera keeps a
-    steady beat. So a line through many arrivals is far better than each of them. A driver may leave exposures out
+    steady beat. So a line through many arrivals is far better than each of them, but for a camera that keeps none. A driver may leave exposures out
     without a gap in the numbers: all later frames then come late by whole periods, whereas a frame that is merely late is
     followed by one that is not. So the beats left out before a frame are the least lateness, in whole periods, of all frames from there on.
     Where the jitter is not small against the period, lateness is averaged over as many frames as it takes to tell. Memory:
@@ -62,6 +63,8 @@ class FrameClock:
         self._line: tuple[float, float] | None = None
         self._jitter_s = math.inf
         self._seen = 0
+        self._history: tuple[Floats, Floats] = (np.zeros(0), np.zeros(0))
+        self._judged: dict[int, tuple[float, float]] = {}
 
     def see(self, number: int, arrived_s: float) -> None:
         """The next frame of the sequence; numbers rise."""
@@ -78,6 +81,8 @@ class FrameClock:
         self._skipped = self._left_out(numbers, arrived, self._line)
         if self._seen < 2 * _RECENT or self._seen % _FIT_EACH == 0:
             self._fit(numbers, arrived, self._line)
+        self._history = numbers[-len(self._skipped) :], arrived[-len(self._skipped) :]
+        self._judged.clear()
 
     @property
     def period_s(self) -> float | None:
@@ -99,7 +104,9 @@ class FrameClock:
         if self._line is None:
             return None
         offset, period = self._line
-        end_s = offset + period * (number + float(self._skipped[self._index(number)])) - self._latency_s
+        i = self._index(number)
+        end_s = offset + period * (number + float(self._skipped[i])) - self._latency_s
+        end_s += self._judged_s(i, self._line)[0]
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
 
     def doubt_s(self, number: int) -> float:
@@ -116,15 +123,23 @@ class FrameClock:
         while first > 0 and self._on_heels(first):
             first -= 1
         before = self._skipped[first - 1] if first > 0 else self._skipped[first]
-        return max(float(self._skipped[last] - before) * self._line[1], self._astray_s(last, self._line))
+        return max(float(self._skipped[last] - before) * self._line[1], self._judged_s(last, self._line)[1])
 
-    def _astray_s(self, i: int, line: tuple[float, float]) -> float:
-        """How far the arrivals around the i-th frame of the history scatter about the beats that they are said to have; 0 where it keeps its own."""
+    def _judged_s(self, i: int, line: tuple[float, float]) -> tuple[float, float]:
+        """What to add to the line's time of the i-th frame of the history, and how much earlier it may have been all the same."""
+        if i not in self._judged:
+            self._judged[i] = self._judge(i, line)
+        return self._judged[i]
+
+    def _judge(self, i: int, line: tuple[float, float]) -> tuple[float, float]:
         offset, period = line
         around = slice(max(i - _RECENT, 0), i + _RECENT)
-        numbers, arrived = (np.array(v, dtype=np.float64) for v in (self._numbers, self._arrived))
+        numbers, arrived = self._history
         late = (arrived - offset) / period - numbers - self._skipped
-        own, near = late[i], late[max(i - _NEAR, 0) : i + _NEAR]
+        own, near = float(late[i]), late[max(i - _NEAR, 0) : i + _NEAR]
+        if _is_even(numbers[around], arrived[around]) and _neumann(late[around]) < _WALKS:
+            # a camera without a beat, that starts an exposure when it is done with the one before: the frames themselves know better than any line
+            return period * own, 0.0
         if _on_beat(arrived[around], period) >= _SEEN_BEAT:
             # many may be late where the computer is busy, but some are prompt, and hardly any comes before its time
             is_kept = (
@@ -134,14 +149,15 @@ class FrameClock:
             )
         else:
             # jitter that is longer than the period is nothing but jitter where no exposure was ever left out, and one frame's tells nothing of the next one's
-            steps, spread = np.diff(late), late - late.mean()
             is_kept = (
                 len(late) >= 2 * _RECENT
                 and bool(self._skipped[0] == self._skipped[-1])
-                and float((steps**2).sum()) > _WHITE * float((spread**2).sum())
+                and _neumann(late) > _WHITE
             )
+        if is_kept:
+            return 0.0, 0.0
         late = late[around]
-        return 0.0 if is_kept else period * max(float(np.ptp(late)), float(np.abs(late).max()), 1.0)
+        return 0.0, period * max(float(np.ptp(late)), float(np.abs(late).max()), 1.0)
 
     def _on_heels(self, i: int) -> bool:
         """Whether frame i of the history followed the one before faster than the camera sends them."""
@@ -223,6 +239,20 @@ class FrameClock:
         while len(self._numbers) > frames:
             self._numbers.popleft()
             self._arrived.popleft()
+
+
+def _is_even(numbers: Floats, arrived: Floats) -> bool:
+    """Whether frames follow one another at an even pace: none was late, and none left out."""
+    paces = np.diff(arrived) / np.diff(numbers)
+    usual = float(np.median(paces)) if len(paces) else 0.0
+    return usual > 0.0 and float(np.abs(paces / usual - 1.0).max()) < _EVEN
+
+
+def _neumann(values: Floats) -> float:
+    """Von Neumann's ratio; inf of values that are all the same."""
+    spread, steps = values - values.mean(), np.diff(values)
+    power = float(spread @ spread)
+    return float(steps @ steps) / power if power > 0.0 else math.inf
 
 
 def _off_beat(periods: Floats) -> float:

@@ -192,3 +192,19 @@ def test_jitter_longer_than_the_period_is_no_reason_for_doubt() -> None:
     for number, late in enumerate(rng.normal(0.0, 0.006, 300)):
         clock.see(number, number / 200 + 0.015 + float(late))
     assert np.mean([clock.doubt_s(number) == 0.0 for number in range(100, 260)]) > 0.95
+
+
+@pytest.mark.parametrize(("pace_s", "spread_s"), [(0.03, 0.001), (0.1, 0.004)])
+def test_a_camera_without_a_beat_is_timed_by_its_frames(pace_s: float, spread_s: float) -> None:
+    """It starts each exposure when it is done with the one before: a line through many walks away from them."""
+    rng = np.random.default_rng(1)
+    end_s = np.cumsum(rng.normal(pace_s, spread_s, 1500))
+    clock, wrong = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000), []
+    for number, arrived_s in enumerate(end_s + LATENCY_S + rng.normal(0.0, 0.0003, 1500)):
+        clock.see(number, float(arrived_s))
+        if (asked := number - 12) >= 100:
+            times = clock.exposure(asked)
+            assert times is not None
+            wrong.append(times[2] - end_s[asked])
+    # by the line alone it would be 3 and 11 ms
+    assert rms(np.array(wrong)) < 0.0015
