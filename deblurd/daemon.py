@@ -215,8 +215,10 @@ class Daemon:
             health.beat()
             on_status(self.status)
         if self._resting is not None:
-            self._resting.end(stop=self.sessions.abandoned)
+            self._resting.end()
             while not self._resting.wait(0.2):
+                if self.sessions.abandoned:
+                    self._resting.end(stop=True)
                 health.beat()
                 on_status(self.status)
         finished_s = time.perf_counter()

@@ -7,6 +7,7 @@ from scale to scale is therefore R over its own noise, which is what a person me
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,8 +39,10 @@ _LEAST_SIGMA = 0.7
 _APART = 0.6
 """Two objects nearer than this share of the larger one's diameter are one."""
 
+_EDGE_SHARE, _EDGE_SIGMAS = 0.6, 3.0
+"""A peak is the side of an edge where the answer on one side of it, and not on the other, is as far below 0 as this share of its height and so many times the noise."""
 
-_LARGEST = 1 / 5
+LARGEST = 1 / 5
 """Share of a frame's shorter side that an object may fill where nobody says how large it is."""
 
 _RANGE = 1.8
@@ -82,12 +85,14 @@ class BlobDetector:
         rows, columns = peaks[:, 0], peaks[:, 1]
         answers *= sign
         # the clearest scale is 1.7 times the object's own, and so its top is drawn towards neighbours: the place is read off at its own
-        yx = _climb(answers, answers[:, rows, columns].argmax(axis=0), peaks)
+        scale = answers[:, rows, columns].argmax(axis=0)
+        yx = _climb(answers, scale, peaks)
         sizes = _sizes(answers[:, rows, columns], np.array(sigmas))
         points = Points(yx, sizes, best[rows, columns].astype(np.float64))
         # what is highest at the very border has its middle beyond it
-        inside = np.all((yx >= 1) & (yx <= np.array(light.shape) - 2), axis=1)
-        return points.chosen(np.flatnonzero(inside)).apart(_APART)
+        inside = np.flatnonzero(np.all((yx >= 1) & (yx <= np.array(light.shape) - 2), axis=1))
+        edges = _are_edges(answers, scale[inside], yx[inside], np.array(sigmas), noise)
+        return points.chosen(inside[~edges]).apart(_APART)
 
     def _threshold(self, clear: Image) -> float:
         if self._wanted.threshold is not None:
@@ -98,7 +103,7 @@ class BlobDetector:
 
 def usual_size_px(light: Image, smallest_px: float) -> float | None:
     """Diameter of what stands out most in (H, W) light, the median of blobs weighted by the square of their score; None where nothing does."""
-    largest_px = min(light.shape) * _LARGEST
+    largest_px = min(light.shape) * LARGEST
     if largest_px < smallest_px:
         return None
     points = BlobDetector(Wanted((smallest_px, largest_px))).find(light)
@@ -163,6 +168,25 @@ def _climb(answers: Image, scale: NDArray[np.intp], peaks: NDArray[np.intp]) -> 
         np.clip(at, 0, np.array(answers.shape[1:]) - 1, out=at)
     near = padded[scale[:, None, None], at[:, 0, None, None] + y, at[:, 1, None, None] + x]
     return at + quadratic_top(near.astype(np.float64))
+
+
+def _are_edges(
+    answers: Image,
+    scale: NDArray[np.intp],
+    yx: NDArray[np.float64],
+    sigmas: NDArray[np.float64],
+    noise: NDArray[np.floating[Any]],
+) -> NDArray[np.bool_]:
+    """Whether each peak (n, 2), at its scale (n,), lies beside the edge of something larger: an edge answers on its two sides alike, with opposite signs, two sigmas apart."""
+    angle = np.arange(8) * np.pi / 4
+    around = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+    at = np.rint(yx[:, None] + 2 * sigmas[scale, None, None] * around).astype(int)
+    np.clip(at, 0, np.array(answers.shape[1:]) - 1, out=at)
+    below = np.maximum(-answers[scale[:, None], at[..., 0], at[..., 1]], 0)
+    one_sided = (below - np.roll(below, 4, axis=1)).max(axis=1)
+    middle = np.rint(yx).astype(int)
+    height = answers[scale, middle[:, 0], middle[:, 1]]
+    return np.asarray(one_sided > _EDGE_SHARE * height + _EDGE_SIGMAS * noise[scale])
 
 
 def quadratic_top(near: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deblurd.deblur.wiener import wiener
 from deblurd.errors import DataError, UsageError
 from deblurd.light import Image, luminance_of, to_linear
-from deblurd.trajectory.blobs import usual_range_px
+from deblurd.trajectory.blobs import LARGEST, usual_range_px
 from deblurd.trajectory.detect import Detector, Points, Polarity, Wanted, make_detector
 from deblurd.trajectory.files import ABOUT, make_folder, tables, write_about, write_graph
 from deblurd.trajectory.link import Found, LinkRules, link
@@ -90,7 +90,8 @@ def follow(
     Raises UsageError for options that make no sense, ModelError for a detector, OutputError where nothing can be written.
     """
     size_um = series.affine.pixel_size_um
-    wanted = _wanted(options, size_um, lambda: _usual_px(series))
+    usual_px = _usual_px(series) if options.size_um is None else None
+    wanted = _wanted(options, size_um, usual_px or _PLAIN_PX)
     detector = make_detector(options.detector, wanted)
     make_folder(output)
     rules = LinkRules(
@@ -126,15 +127,19 @@ def follow(
     picture.write(output / PICTURE)
     plot(output / PLOTS, speeds, curves, sums.msd(series.interval_s))
     notes = [*series.notes, *eye.notes()]
-    if options.size_um is None:
-        low, high = (size * size_um for size in wanted.size_px)
+    low, high = (size * size_um for size in wanted.size_px)
+    if usual_px is not None:
         notes.append(
             f"objects of {low:.3g} to {high:.3g} um were looked for, by what stands out in the first frame: --size-um sets it"
         )
+    elif options.size_um is None:
+        widest = min(series.shape[:2]) * size_um * LARGEST
+        notes.append(
+            f"objects of {low:.3g} to {high:.3g} um were looked for, as nothing of {SMALLEST_PX * size_um:.3g} to {widest:.3g} um (a fifth of the field) stands out in the first frame: --size-um sets it"
+        )
     if not seen:
         notes.append(
-            f"no objects of {wanted.size_px[0] * size_um:.3g} to {wanted.size_px[1] * size_um:.3g} um were found: "
-            "look at tracks.png, and change --size-um or --threshold"
+            f"no objects of {low:.3g} to {high:.3g} um were found: look at tracks.png, and change --size-um or --threshold"
         )
     elif not sums.tracks:
         notes.append(
@@ -224,19 +229,17 @@ def _contrast(light: Image, points: Points) -> float:
     return float((light[at[:, 0], at[:, 1]] - np.median(light)).sum()) if len(at) else 0.0
 
 
-def _usual_px(series: Series) -> tuple[float, float]:
-    """Range of sizes by the first frame."""
+def _usual_px(series: Series) -> tuple[float, float] | None:
+    """Range of sizes by the first frame; None where nothing stands out in it."""
     for instant in series.instants[:1]:
         with contextlib.suppress(DataError):
             light = luminance_of(to_linear(series.read(instant.number), series.encoding))
-            return usual_range_px(light, SMALLEST_PX) or _PLAIN_PX
-    return _PLAIN_PX
+            return usual_range_px(light, SMALLEST_PX)
+    return None
 
 
-def _wanted(
-    options: FollowOptions, pixel_size_um: float, usual_px: Callable[[], tuple[float, float]]
-) -> Wanted:
-    low, high = options.size_um or (size * pixel_size_um for size in usual_px())
+def _wanted(options: FollowOptions, pixel_size_um: float, usual_px: tuple[float, float]) -> Wanted:
+    low, high = options.size_um or (size * pixel_size_um for size in usual_px)
     if not (0 < low <= high < math.inf):
         raise UsageError(
             f"--size-um is {low:g} {high:g}, but must be two numbers above 0, the smaller one first"
@@ -261,7 +264,7 @@ def _summary(sums: FieldSums, speeds: list[float], interval_s: float) -> dict[st
     return {
         "tracks": sums.tracks,
         "active": sums.active,
-        "still": sums.tracks - sums.active,
+        "still": sums.still,
         "points": sums.points,
         "mean_speed_um_s": sums.path_um / sums.time_s if sums.time_s else math.nan,
         "median_speed_um_s": float(np.median(known)) if known else math.nan,

@@ -43,7 +43,7 @@ class Measures:
 
     path_um: sum of the steps. net_um: from first to last place. speed: mean of path over time, and the fastest step, um/s. straightness: net over path, 0 to 1.
     msd_exponent: slope of log MSD over log lag after the noise of places is taken off; 1: diffuses, 2: is driven. diffusion_um2_s: from MSD = 4 D t + 4 s^2.
-    noise_um: s, uncertainty of a place along an axis; nan also where the exposure hides it.
+    noise_um: s, uncertainty of a place along an axis; nan also where the exposure hides it. active: or still; None where it was seen once.
     """
 
     track_id: int
@@ -59,7 +59,7 @@ class Measures:
     diffusion_um2_s: float
     noise_um: float
     mean_size_um: float
-    active: bool
+    active: bool | None
 
 
 COLUMNS = tuple(each.name for each in fields(Measures))
@@ -161,20 +161,24 @@ def _noise_um2(track: Track) -> float:
     return -float((steps[1:] * steps[:-1]).sum(axis=1).mean()) / 2 if len(steps) > 1 else 0.0
 
 
-def _is_active(track: Track, field_noise_um: float) -> bool:
-    """Whether it went far for its size, and its places scatter more than noise alone makes those of an object at rest scatter.
+def _is_active(track: Track, field_noise_um: float) -> bool | None:
+    """Whether it went far for its size, and its places scatter more than noise alone makes those of an object at rest scatter; None for a single place.
 
-    The noise is its own or that of the field, whichever is more: a short track tells its own badly. One step, however long, tells nothing, as a wrong link is
-    one, and so the places before it and after it have a mean of their own. What diffuses is told from what rests by 10 places or more, what swims by 3 or 4.
+    The noise is its own or that of the field, whichever is more: a short track tells its own badly. One step among others, however long, tells nothing, as a wrong link
+    is one, and so the places before it and after it have a mean of their own. What diffuses is told from what rests by 10 places or more, what swims by 3 or 4.
     """
+    if len(track) < 2:
+        return None
     squares_um2 = np.square(track.yx_um - track.yx_um.mean(axis=0)).sum(axis=1)
-    if len(track) < LEAST_POINTS or squares_um2.max() <= (ACTIVE_SHARE * track.size_um.mean()) ** 2:
+    if squares_um2.max() <= (ACTIVE_SHARE * track.size_um.mean()) ** 2:
         return False
-    longest = int(np.square(np.diff(track.yx_um, axis=0)).sum(axis=1).argmax()) + 1
-    sides = track.yx_um[:longest], track.yx_um[longest:]
+    sides = [track.yx_um]
+    if len(track) > 2:
+        longest = int(np.square(np.diff(track.yx_um, axis=0)).sum(axis=1).argmax()) + 1
+        sides = [track.yx_um[:longest], track.yx_um[longest:]]
     scatter_um2 = sum(float(np.square(side - side.mean(axis=0)).sum()) for side in sides)
     noise_um2 = max(_noise_um2(track), field_noise_um**2)
-    return bool(scatter_um2 > noise_um2 * chi2.isf(_FALSELY_ACTIVE, 2 * (len(track) - 2)))
+    return bool(scatter_um2 > noise_um2 * chi2.isf(_FALSELY_ACTIVE, 2 * (len(track) - len(sides))))
 
 
 @dataclass(slots=True)
@@ -183,6 +187,7 @@ class FieldSums:
 
     tracks: int = 0
     active: int = 0
+    still: int = 0
     points: int = 0
     path_um: float = 0.0
     time_s: float = 0.0
@@ -193,7 +198,8 @@ class FieldSums:
         if self.squares_um2 is None or self.pairs is None:
             self.squares_um2, self.pairs = np.zeros(MOST_LAGS), np.zeros(MOST_LAGS)
         self.tracks += 1
-        self.active += measures.active
+        self.active += measures.active is True
+        self.still += measures.active is False
         self.points += len(track)
         self.path_um += measures.path_um
         self.time_s += measures.duration_s

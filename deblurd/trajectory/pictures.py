@@ -138,7 +138,7 @@ def plot(
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
-        right.legend(fontsize=8)
+        right.legend(fontsize=8, loc="upper left")
     right.set(xlabel="lag, s", ylabel="mean squared displacement, \u00b5m\u00b2")
     figure.suptitle("For research use only", fontsize=8, color="0.4")
     try:

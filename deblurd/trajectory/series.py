@@ -91,7 +91,7 @@ def in_order(instants: Sequence[Instant]) -> tuple[list[Instant], list[str]]:
     notes = []
     if missing := len(instants) - len(timed):
         notes.append(
-            f"{_frames(missing)} left out, because they have no time: fill in t_s, or give --fps for all of them"
+            f"{_frames(missing)} left out for want of a time: fill in t_s, or give --fps for all of them"
         )
     if backwards := len(timed) - len(kept):
         notes.append(

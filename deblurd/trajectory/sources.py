@@ -331,19 +331,27 @@ def _ome_zarr(path: Path) -> _Raw:
         named = [axis if isinstance(axis, dict) else {"name": axis} for axis in multiscale["axes"]]
         dataset = multiscale["datasets"][0]
         array: Any = group[dataset["path"]]
-        scale = next(
-            each["scale"] for each in dataset["coordinateTransformations"] if each["type"] == "scale"
-        )
-    except (KeyError, IndexError, TypeError, ValueError, StopIteration, OSError) as err:
+        # the time from frame to frame may stand with all levels together, and not with each
+        scales = [
+            each["scale"]
+            for where in (dataset, multiscale)
+            for each in where.get("coordinateTransformations", ())
+            if each["type"] == "scale"
+        ]
+        scale = np.prod(scales, axis=0) if scales else np.ones(len(named))
+        axes = "".join(str(axis["name"])[:1].lower() for axis in named)
+        at = {
+            name: (axis.get("unit"), float(step)) for name, axis, step in zip(axes, named, scale, strict=True)
+        }
+    except (KeyError, IndexError, TypeError, ValueError, OSError) as err:
         raise DataError(
             f"{path} is not an OME-Zarr image ({type(err).__name__}: {err}): name the group that has multiscales"
         ) from err
-    axes = "".join(str(axis["name"])[:1].lower() for axis in named)
     if "t" not in axes:
         raise DataError(f"{path} has no time axis (its axes are {', '.join(axes)}): a series needs one")
-    at = {name: (axis.get("unit"), float(step)) for name, axis, step in zip(axes, named, scale, strict=True)}
-    size_um = at["x"][1] * _MICROMETRES[at["x"][0]] if at["x"][0] in _MICROMETRES else None
-    interval_s = at["t"][1] * _SECONDS[at["t"][0]] if at["t"][0] in _SECONDS else None
+    (space, size), (time, interval) = at.get("x", (None, 1.0)), at["t"]
+    size_um = size * _MICROMETRES[space] if space in _MICROMETRES else None
+    interval_s = interval * _SECONDS[time] if time in _SECONDS else None
     return _stack(path, array, axes, array.shape, np.dtype(array.dtype), size_um, interval_s, ())
 
 

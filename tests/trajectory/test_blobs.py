@@ -102,3 +102,23 @@ def test_an_unknown_detector_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="did you mean 'trackpy'"):
         make_detector("trackpi", Wanted())
     assert {"log", "trackpy"} <= set(detector_names())
+
+
+@pytest.mark.parametrize("radius", [60, 1000])
+def test_the_edge_of_something_larger_is_no_object(radius: int) -> None:
+    """A disc that fills the field, and an edge that is straight."""
+    rows, columns = np.mgrid[0:200, 0:200]
+    inside = np.hypot(rows - 100, columns - 120 + radius - 60) < radius
+    light = np.where(inside, 0.3, 0.5) + np.random.default_rng(1).normal(0, 0.01, (200, 200))
+    assert len(BlobDetector(Wanted((4, 14))).find(light.astype(np.float32))) == 0
+    assert usual_range_px(light.astype(np.float32), 3.0) is None
+
+
+def test_objects_side_by_side_and_streaks_are_no_edges() -> None:
+    pair = np.maximum(blob(30, 24, 2, 0.3), blob(30, 31, 2, 0.3))
+    streak = np.max([blob(32, 24 + n, 2, 0.3) for n in range(16)], axis=0)
+    dim_beside_bright = np.maximum(blob(30, 20, 2, 0.3), blob(30, 32, 2, 0.1))
+    for light, count in ((pair, 2), (streak, 1), (dim_beside_bright, 2)):
+        noisy = light + np.random.default_rng(2).normal(0, 0.01, light.shape)
+        found = BlobDetector(Wanted((4, 8))).find(noisy.astype(np.float32))
+        assert len(found) >= count

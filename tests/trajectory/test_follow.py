@@ -83,16 +83,20 @@ def test_an_imagej_tiff_tells_its_times_and_pixels(swimmers: Simulated, tmp_path
     assert_true(check_files(tmp_path / "out"), swimmers, 10)
 
 
+@pytest.mark.parametrize("outer", [False, True])
 @pytest.mark.parametrize("version", [2, 3])
-def test_an_ome_zarr_with_t(swimmers: Simulated, tmp_path: Path, version: int) -> None:
+def test_an_ome_zarr_with_t(swimmers: Simulated, tmp_path: Path, version: int, outer: bool) -> None:
+    """outer: the time from frame to frame stands with all levels together."""
     group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w", zarr_format=version)  # type: ignore[arg-type]
     stack = np.stack(swimmers.frames)[:, None]
     array = group.create_array("0", shape=stack.shape, chunks=(1, 1, 100, 100), dtype=stack.dtype)
     array[:] = stack
     axes = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "c", "type": "channel"}]
     axes += [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
-    scale: Any = {"type": "scale", "scale": [100.0, 1.0, PIXEL_UM, PIXEL_UM]}
+    scale: Any = {"type": "scale", "scale": [1.0 if outer else 100.0, 1.0, PIXEL_UM, PIXEL_UM]}
     multiscales: Any = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}]
+    if outer:
+        multiscales[0]["coordinateTransformations"] = [{"type": "scale", "scale": [100.0, 1.0, 1.0, 1.0]}]
     group.attrs.update(
         {"multiscales": multiscales}
         if version == 2
@@ -187,9 +191,20 @@ def test_one_frame_lists_its_objects(
     assert run(tmp_path / "one.tif", tmp_path / "out", "--pixel-size-um", "0.5", "--size-um", "2", "5") == 0
     assert len(check_files(tmp_path / "out")) >= 1
     assert "there is one frame, and so nothing to follow" in capsys.readouterr().out
+    # nobody knows what they do
+    assert {row["active"] for row in read_csv(tmp_path / "out" / "summary.csv")} == {""}
+    assert json.loads((tmp_path / "out" / "trajectories.json").read_text("utf-8"))["summary"]["still"] == 0
 
 
-@pytest.mark.parametrize("kind", ["empty", "black", "filled"])
+def test_two_frames_tell_who_swims(swimmers: Simulated, tmp_path: Path) -> None:
+    for name, pair in (("swim", swimmers.frames[:3:2]), ("rest", swimmers.frames[:1] * 2)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.stack(pair), photometric="minisblack")
+        assert run(tmp_path / f"{name}.tif", tmp_path / name, *SCALE) == 0
+    assert {row["active"] for row in read_csv(tmp_path / "swim" / "summary.csv")} == {"active"}
+    assert {row["active"] for row in read_csv(tmp_path / "rest" / "summary.csv")} == {"still"}
+
+
+@pytest.mark.parametrize("kind", ["empty", "black", "filled", "disc"])
 def test_nothing_to_follow_gives_empty_files(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,10 +215,17 @@ def test_nothing_to_follow_gives_empty_files(
     if kind == "filled":
         y, x = np.mgrid[0:128, 0:128]
         frames -= (20000 * np.exp(-((y - 64) ** 2 + (x - 64) ** 2) / 90**2)).astype(np.uint16)
+    if kind == "disc":
+        y, x = np.mgrid[0:128, 0:128]
+        frames[:, np.hypot(y - 64, x - 64) < 55] -= 20000
     tifffile.imwrite(tmp_path / "s.tif", frames, photometric="minisblack")
     assert run(tmp_path / "s.tif", tmp_path / "out", *SCALE) == 0
     assert check_files(tmp_path / "out") == []
     assert "were found" in capsys.readouterr().out
+    assert run(tmp_path / "s.tif", tmp_path / "out", *SCALE[:4]) == 0
+    assert check_files(tmp_path / "out") == []
+    # 128 px of 0.5 um
+    assert "nothing of 1.5 to 12.8 um (a fifth of the field) stands out" in capsys.readouterr().out
 
 
 def test_thousands_of_objects(tmp_path: Path) -> None:
@@ -243,7 +265,7 @@ def test_frames_without_times_are_left_out(
     rows = at_rest(16)
     rows[3]["t_s"] = rows[9]["t_s"] = ""
     assert run(folder(swimmers.frames, rows), tmp_path / "out", *SCALE[:2], *SCALE[4:]) == 0
-    assert "2 frames are left out, because they have no time" in capsys.readouterr().out
+    assert "2 frames are left out for want of a time" in capsys.readouterr().out
     assert_times(tmp_path / "out", {n / 10 for n in range(16)} - {0.3, 0.9})
 
 
@@ -331,6 +353,27 @@ def test_sources_that_are_none(
     make: Callable[[Path], Path], code: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(make(tmp_path), tmp_path / "out", *SCALE) == code
+    assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("multiscale", "text"),
+    [
+        ({"axes": [{"name": "y"}, {"name": "x"}]}, "has no time axis"),
+        ({"axes": [{"name": "t"}, {"name": "c"}]}, "has no image axes"),
+        ({"axes": [{"name": "t"}]}, "is not an OME-Zarr image"),
+        ({}, "is not an OME-Zarr image"),
+    ],
+)
+def test_ome_zarrs_that_are_no_series(
+    multiscale: dict[str, Any], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = zarr.open_group(str(tmp_path / "s.zarr"), mode="w")
+    group.create_array("0", shape=(64, 64), dtype="u2")
+    scale = {"type": "scale", "scale": [1.0, 1.0]}
+    whole = multiscale | {"datasets": [{"path": "0", "coordinateTransformations": [scale]}]}
+    group.attrs.update({"ome": {"version": "0.5", "multiscales": [whole]}})
+    assert run(tmp_path / "s.zarr", tmp_path / "out", *SCALE) == 65
     assert text in capsys.readouterr().err
 
 

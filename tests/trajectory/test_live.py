@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,17 +126,20 @@ def test_it_says_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
         RestingSeries(SETTINGS, CAMERA, tmp_path)
 
 
-@pytest.mark.slow
-def test_a_daemon_whose_stage_rests(tmp_path: Path) -> None:
-    settings = Settings(
+def settings_at_rest(output: Path) -> Settings:
+    return Settings(
         microscope=MicroscopeSettings(backend="simulator", exposure_ms=5.0, encoding="srgb", latency_ms=15.0),
         simulator=SimulatorSettings(slide_size_mm=(0.6, 0.5), fov_px=(128, 128), frames_per_s=30.0),
         deblur=DeblurSettings(model="wiener"),
-        mosaic=MosaicSettings(output=tmp_path, shard_px=512),
+        mosaic=MosaicSettings(output=output, shard_px=512),
         serve=ServeSettings(enabled=False),
         trajectories=TrajectorySettings(enabled=True, least_frames=5, size_um=(3.0, 12.0)),
     )
-    daemon, stop = Daemon(settings), threading.Event()
+
+
+@pytest.mark.slow
+def test_a_daemon_whose_stage_rests(tmp_path: Path) -> None:
+    daemon, stop = Daemon(settings_at_rest(tmp_path)), threading.Event()
 
     def look(_: object) -> None:
         if any(len(list(path.glob("*.tif"))) >= 8 for path in kept(tmp_path)):
@@ -151,6 +155,34 @@ def test_a_daemon_whose_stage_rests(tmp_path: Path) -> None:
     assert about["frames"] == len(read_csv(series / "tiles.csv"))
     # nothing moves on this slide
     assert {row["active"] for row in read_csv(series / "trajectories" / "summary.csv")} <= {"still"}
+
+
+@pytest.mark.slow
+def test_who_is_in_haste_does_not_wait_for_the_following(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, told = threading.Event(), threading.Event()
+
+    def follow(*_: object, stop: threading.Event) -> Any:
+        begun.set()
+        if stop.wait(30):
+            told.set()
+        return SimpleNamespace(tracks=0)
+
+    monkeypatch.setattr("deblurd.trajectory.follow.follow", follow)
+    daemon, stop = Daemon(settings_at_rest(tmp_path)), threading.Event()
+
+    def look(_: object) -> None:
+        if begun.is_set():
+            daemon.abandon()
+        elif any(len(list(path.glob("*.tif"))) >= 8 for path in kept(tmp_path)):
+            stop.set()
+
+    try:
+        daemon.run(look, stop)
+    finally:
+        daemon.close()
+    assert told.is_set()
 
 
 # --- the page ---

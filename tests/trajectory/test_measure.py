@@ -101,10 +101,12 @@ def test_a_wrong_link_makes_nobody_active() -> None:
     assert active_share(jumped, resting(30)) < 0.06
 
 
-def test_short_tracks_have_measures_too() -> None:
-    for count in (1, 2):
-        track = Track(
-            1, INTERVAL_S * np.arange(float(count)), np.eye(2)[:count], np.ones(count), np.ones(count)
-        )
-        assert not measure(track, INTERVAL_S).active
-        assert usual_noise_um([track]) == 0
+def test_two_places_tell_something_and_one_nothing() -> None:
+    once, twice = (
+        Track(1, INTERVAL_S * np.arange(float(count)), np.eye(2)[:count], np.ones(count), np.ones(count))
+        for count in (1, 2)
+    )
+    assert usual_noise_um([once, twice]) == 0
+    assert measure(once, INTERVAL_S).active is None
+    assert measure(twice, INTERVAL_S, 0.1).active is True
+    assert measure(twice, INTERVAL_S, 0.5).active is False
