@@ -165,7 +165,7 @@ def _is_active(track: Track, field_noise_um: float) -> bool | None:
     """Whether it went far for its size, and its places scatter more than noise alone makes those of an object at rest scatter; None for a single place.
 
     The noise is its own or that of the field, whichever is more: a short track tells its own badly. One step among others, however long, tells nothing, as a wrong link
-    is one, and so the places before it and after it have a mean of their own. What diffuses is told from what rests by 10 places or more, what swims by 3 or 4.
+    is one, and so the places before it and after it have a mean of their own. What diffuses is told from what rests by some 20 places, what swims by 3 or 4.
     """
     if len(track) < 2:
         return None
