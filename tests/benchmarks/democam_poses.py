@@ -85,8 +85,8 @@ def track(seconds: float, load: int) -> str:
 
     core.popNextImageAndMD = stamped
     tracker = make_tracker(settings, microscope, Calibration.configured(microscope.info.affine), learn=False)
-    seen: list[tuple[int, Pose, MotionVector]] = []
-    tracker._on_frame = lambda number, pose, motion: seen.append((number, pose, motion))
+    seen: list[tuple[int, Pose, MotionVector, bool]] = []
+    tracker._on_frame = lambda number, pose, motion: seen.append((number, pose, motion, tracker.doubt_s > 0))
     spans: list[tuple[float, float]] = []
     stop = threading.Event()
 
@@ -121,15 +121,24 @@ def track(seconds: float, load: int) -> str:
 
 
 def _said(
-    seen: list[tuple[int, Pose, MotionVector]], lines: list[LaneLine], stamps: dict[int, float], head: str
+    seen: list[tuple[int, Pose, MotionVector, bool]],
+    lines: list[LaneLine],
+    stamps: dict[int, float],
+    head: str,
 ) -> str:
-    rows = [
-        (line.start_um, line.speed_um_s, stamps[number], pose.x_um, motion.dy, motion.dx)
-        for number, pose, motion in seen
-        for line in lines
-        if line.from_s < pose.t_s < line.until_s and np.isfinite(pose.sigma_um)
-    ]
-    start_um, speed_um_s, stamp_s, x_um, dy, dx = np.array(rows).T
+    rows = np.array(
+        [
+            (line.start_um, line.speed_um_s, stamps[number], pose.x_um, motion.dy, motion.dx, doubtful)
+            for number, pose, motion, doubtful in seen
+            for line in lines
+            if line.from_s < pose.t_s < line.until_s and np.isfinite(pose.sigma_um)
+        ]
+    )
+    # of the others nobody knows when they were exposed: they become no tiles
+    start_um, speed_um_s, stamp_s, x_um, dy, dx, _ = rows[rows[:, 6] == 0].T
+    head = f"{head}: {len(rows)} frames in motion, {100 * rows[:, 6].mean():.0f} % left out as doubtful"
+    if len(x_um) == 0:
+        return head
     # the constant between the camera's clock and this one, to the middle of the exposures
     later_s = float(np.median((x_um - start_um) / speed_um_s - stamp_s))
     off_um = x_um - start_um - speed_um_s * (stamp_s + later_s)
@@ -139,9 +148,9 @@ def _said(
     angle_deg = np.degrees(np.angle((dx + 1j * dy) / -np.sign(speed_um_s)))
     there = speed_um_s > 0
     return (
-        f"{head}: {len(rows)} frames in motion, pose {rms(off_um):.3f} um RMS (95 % below {np.percentile(np.abs(off_um), 95):.3f}; mean there "
-        f"{off_um[there].mean():+.3f}, back {off_um[~there].mean():+.3f}), motion {rms(100 * (way / true_px - 1)):.2f} % in length, {rms(angle_deg):.2f} "
-        f"degrees; readings lie {np.mean([line.spread_um for line in lines]):.3f} um around the lanes"
+        f"{head}; pose {rms(off_um):.3f} um RMS (95 % below {np.percentile(np.abs(off_um), 95):.3f}; mean there {off_um[there].mean():+.3f}, back "
+        f"{off_um[~there].mean():+.3f}), motion {rms(100 * (way / true_px - 1)):.2f} % in length, {rms(angle_deg):.2f} degrees; readings lie "
+        f"{np.mean([line.spread_um for line in lines]):.3f} um around the lanes"
     )
 
 
