@@ -83,7 +83,10 @@ class AreaScan:
         scan = self._settings.scan
         course = self._plan(0.0)
         if course.area is not None:
-            check_within(scan.stage_limits_um, course.middle_um)
+            # where it ends too: else it would be said when half of the area is done
+            for lane in course.lanes:
+                check_within(scan.stage_limits_um, lane.start_um)
+                check_within(scan.stage_limits_um, lane.end_um)
         if scan.focus_points_um is not None:
             self._plane = FocusPlane.through(scan.focus_points_um)
 
@@ -180,6 +183,11 @@ class AreaScan:
             if self._tracker.is_calibrated or not self._settings.learns_calibration:
                 break
             yield lane
+        if self._settings.learns_calibration and not self._tracker.calibration.is_known:
+            log.warning(
+                "the frames at the start did not tell how the camera sees the stage, so that a wrong pixel size or mirror would not be noticed yet: see to it that "
+                "there is tissue in focus where the scan begins, or run `deblurd calibrate` on a quiet computer"
+            )
         self._begins = True
         yield from course.lanes
         yield from self._going_back(course)

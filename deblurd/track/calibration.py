@@ -81,7 +81,7 @@ class Calibration:
                 for m in (self.affine.is_mirrored, configured.is_mirrored)
             )
             return (
-                f"the camera sees the slide {seen}, but is configured as {told}: change [microscope] mirrored, or the pixel-size "
+                f"the camera sees the slide {seen}, but is configured to see it {told}: change [microscope] mirrored, or the pixel-size "
                 "calibration of the Micro-Manager configuration"
             )
         ratio = self.affine.pixel_size_um / configured.pixel_size_um

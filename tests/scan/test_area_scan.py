@@ -112,6 +112,7 @@ def test_a_tile_that_came_to_nothing_is_taken_again() -> None:
         ({"focus_points_um": [(0, 0, 0), (1, 1, 0), (2, 2, 0)]}, ConfigError, "focus_points_um"),
         ({"polygon_um": [(0, 0), (0, 9)]}, ConfigError, "polygon_um"),
         ({"stage_limits_um": [(0, 0), (10, 10)]}, MicroscopeError, "stage_limits_um"),
+        ({"stage_limits_um": [(0, 0), (250, 500)]}, MicroscopeError, "stage_limits_um"),
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_moves(
