@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import zarr
 from pydantic import ValidationError
 
 from deblurd import health
@@ -134,6 +137,7 @@ def resuming(
         step_back()
         _resume_each(left, on_event, stop, wait_for_room)
 
+    _start_shared_threads()
     thread = threading.Thread(target=work, name="deblurd-resume", daemon=True)
     thread.start()
     try:
@@ -145,6 +149,12 @@ def resuming(
         while thread.is_alive():
             health.beat()
             thread.join(_LOOK_S)
+
+
+def _start_shared_threads() -> None:
+    """Those that zarr and OpenCV start once for all who call them: begun by a thread that has stepped back, they would hold up the scan."""
+    zarr.open_group(store={}, mode="w")
+    cv2.GaussianBlur(np.zeros((1024, 1024), np.float32), (0, 0), 2.0)
 
 
 def _left(output: Path) -> list[Entry]:
