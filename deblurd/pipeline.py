@@ -150,6 +150,7 @@ class SlidePipeline:
         self._journal = self._recorder.journal
         self._journal.set_slide("camera", camera.to_json())
         self.settings, self.deblurrer = settings, deblurrer
+        self._read = self._recorder.raw.read
         self._placer = Placer(camera.affine, camera.shape, settings.scan.overlap, self._read, camera.encoding)
         self._companions = Companions(
             camera.affine,
@@ -278,7 +279,7 @@ class SlidePipeline:
                 failure = err
         acknowledged = self._journal.count()
         self._placer.forget_pixels()
-        self._painter.store.close()
+        self._painter.close()
         self._recorder.close()
         return Finished(
             self.folder,
@@ -297,9 +298,6 @@ class SlidePipeline:
         )
 
     # --- the work of each stage ---
-
-    def _read(self, index: int) -> Pixels:
-        return self._recorder.raw.read(index)
 
     def _make_durable(self, items: list[tuple[Frame, Tile]]) -> None:
         for tile in self._recorder.record(items):

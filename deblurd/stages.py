@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from deblurd import health
 
@@ -94,6 +94,8 @@ class Stage(Generic[T]):
         except Exception as err:  # noqa: BLE001 - kept for whoever asks: a thread has nobody to raise to
             self.failure = err
         self._discard()
+        # whoever made the stage holds it, and shall not be held by it: the two would wait for a collector that hardly ever comes by
+        self._work, self._when_idle = _no_work, None
 
     def _turn(self) -> bool:
         items, ended = self._take()
@@ -132,3 +134,7 @@ class Stage(Generic[T]):
                 self._queue.get_nowait()
             except queue.Empty:
                 return
+
+
+def _no_work(items: list[Any]) -> None:
+    """Of a stage that has ended."""

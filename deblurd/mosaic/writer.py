@@ -132,6 +132,11 @@ class MosaicWriter:
             if before.get(index) != self._lights.get(index):
                 self._canvas.touch(index, time.perf_counter())
 
+    def close(self) -> None:
+        """Nothing is painted any more: lets go of memory, threads, and whoever gave the tiles."""
+        self._store.close()
+        self._fetch = _gone
+
     def abandon(self) -> None:
         """Has `finish` raise DeblurdError soon, with what was written so far. From any thread."""
         self._abandoned = True
@@ -244,3 +249,7 @@ class MosaicWriter:
         )
         if ok:
             self.path.with_name("thumbnail.png").write_bytes(png.tobytes())
+
+
+def _gone(index: int) -> DeblurredTile:
+    raise DeblurdError(f"tile {index} is asked for after the mosaic was closed")

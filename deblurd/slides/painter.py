@@ -159,6 +159,10 @@ class Painter:
         """Paints some of what is due; returns how many shards."""
         return self._writer.render_due(now_s)
 
+    def close(self) -> None:
+        """Nothing is painted any more: gives memory back, however long somebody still looks at it."""
+        self._writer.close()
+
     def abandon(self) -> None:
         """Has `finish` raise DeblurdError soon; the slide is to be resumed. From any thread."""
         self._writer.abandon()

@@ -6,6 +6,7 @@ import gc
 import shutil
 import threading
 import tracemalloc
+import weakref
 
 from deblurd.deblur.model import find_model
 from deblurd.pipeline import SlidePipeline, make_deblurrer
@@ -31,6 +32,10 @@ def test_a_slide_that_has_ended_gives_its_memory_and_threads_back(slide: SlideFo
             pipeline.again(without=())
             assert pipeline.finish().failure is None
             held, most = tracemalloc.get_traced_memory()
+            assert pipeline.centres_um
+            still = weakref.ref(pipeline)
+            del pipeline
+            assert still() is None
         finally:
             tracemalloc.stop()
             gc.enable()
@@ -38,4 +43,3 @@ def test_a_slide_that_has_ended_gives_its_memory_and_threads_back(slide: SlideFo
     assert held < MOST_BYTES
     left = {thread.name.split("_")[0] for thread in threading.enumerate() if thread not in threads}
     assert not any(name.startswith("deblurd") for name in left - {"deblurd-deblur-worker"})
-    assert pipeline.centres_um
