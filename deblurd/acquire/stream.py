@@ -6,7 +6,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -27,8 +28,8 @@ _ENDLESS = 2**31 - 1
 _LOOK_S = 0.0005
 _WRONG_SHAPES_IN_A_ROW = 10
 _FRUITLESS_STARTS = 3
-_RATE_FRAMES = 16
-"""So often it is looked at how fast the camera is."""
+_RATE_FRAMES, _RATE_LOOKS = 16, 8
+"""So often it is looked at how fast the camera is, and over so many looks: one after the other frames may come in bursts."""
 
 _HARDLY = 0.1
 """A camera that is faster by so small a share is not too fast: it would lose half of its frames."""
@@ -171,6 +172,7 @@ class CameraStream:
         heard_s = empty_s = time.perf_counter()
         halted = False
         due = surplus = 0
+        looks: deque[tuple[int, float]] = deque(maxlen=_RATE_LOOKS)
         try:
             while True:
                 health.beat()
@@ -190,11 +192,14 @@ class CameraStream:
                         )
                         watch = Watch(self._losses)
                         watch.expected = due = number
+                        looks.clear()
                         self._sequence += 1
                     arrived_s = received_s(tags.get("TimeReceivedByCore"), heard_s, empty_s)
                     watch.see(number, arrived_s)
                     if number % _RATE_FRAMES == 0:
-                        surplus = self._count_surplus(watch, surplus)
+                        looks.append((number, arrived_s))
+                        self._every = self._share(looks)
+                        surplus = self._count_surplus(surplus)
                     if number < due:
                         surplus += 1
                         continue
@@ -212,15 +217,20 @@ class CameraStream:
                     return
                 stop.wait(_LOOK_S)
         finally:
-            self._count_surplus(watch, surplus)
+            self._count_surplus(surplus)
             self._halt()
 
-    def _count_surplus(self, watch: Watch, surplus: int) -> int:
-        """Counts so many frames that were not handed on, and looks at how fast the camera is; returns 0."""
+    def _share(self, looks: Sequence[tuple[int, float]]) -> int:
+        """Of how many frames one is handed on. looks: numbers and times of arrival; one does not tell, and it stays as it was."""
+        (first, first_s), (last, last_s) = looks[0], looks[-1]
+        if last_s <= first_s:
+            return self._every
+        return max(1, math.ceil(self._least_s * (last - first) / (last_s - first_s) - _HARDLY))
+
+    def _count_surplus(self, surplus: int) -> int:
+        """Counts so many frames that were not handed on; returns 0."""
         if surplus:
             self._losses.add("surplus", surplus, "")
-        if watch.period_s:
-            self._every = max(1, math.ceil(self._least_s / watch.period_s - _HARDLY))
         return 0
 
     def _report_end(self, watch: Watch, now_s: float) -> None:

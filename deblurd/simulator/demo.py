@@ -62,7 +62,12 @@ def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[fl
     told_ms, latency_ms = (LATENCY_MS,) * 2 if options.latency_ms is None else (0.0, options.latency_ms)
     return Settings(
         microscope=MicroscopeSettings(
-            backend="simulator", exposure_ms=options.exposure_ms, latency_ms=told_ms, stage_poll_ms=5.0
+            backend="simulator",
+            exposure_ms=options.exposure_ms,
+            latency_ms=told_ms,
+            stage_poll_ms=5.0,
+            # it sends no more than it takes: all are looked at
+            most_frames_per_s=2 * max(60.0, frames_per_s),
         ),
         simulator=SimulatorSettings(
             slide=options.slide,
