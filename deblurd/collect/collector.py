@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SHARP_FRAMES = 8
 """Frames at rest whose median is the sharp one."""
 
-RUNS = 3
+RUNS = 5
 """A busy computer may get nothing that fits out of a run past a place: so often it is tried."""
 
 RUN_UP_S = 0.1
@@ -229,7 +229,7 @@ class Collector:
 
     def _fits(self, seen: Seen, place: _Place, level_px: float) -> bool:
         near = np.abs(self._shift_px(seen, place)) < _LARGEST_SHIFT * np.array(self._info.shape[:2])
-        return bool(
+        return seen.is_timed and bool(
             near.all() and seen.motion.is_known and abs(seen.motion.length_px / level_px - 1) < _OFF_SPEED
         )
 

@@ -29,11 +29,17 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One frame. pose: in the middle of its exposure."""
+    """One frame. pose: in the middle of its exposure. earliest_s: when that may have been at the earliest."""
 
     pixels: Pixels
     pose: Pose
     motion: MotionVector
+    earliest_s: float
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is known when it was exposed."""
+        return self.earliest_s == self.pose.t_s
 
     def rests_at(self, y_um: float, x_um: float) -> bool:
         near = math.hypot(self.pose.y_um - y_um, self.pose.x_um - x_um) < _NEAR_UM
@@ -80,7 +86,7 @@ class Watch:
         began_s, resting = time.perf_counter(), 0
         while resting < frames:
             for seen in self._next():
-                if seen.pose.t_s >= began_s and resting < frames:
+                if seen.earliest_s >= began_s and resting < frames:
                     resting += seen.rests_at(y_um, x_um)
                     yield seen
             if time.perf_counter() - began_s > PATIENCE_S:
@@ -108,4 +114,4 @@ class Watch:
         frame = self._waiting.pop(key, None)
         self._waiting = {later: waiting for later, waiting in self._waiting.items() if later > key}
         if frame is not None:
-            self._known.append(Seen(frame.pixels, pose, motion))
+            self._known.append(Seen(frame.pixels, pose, motion, pose.t_s - self._tracker.doubt_s))

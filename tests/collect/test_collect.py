@@ -79,7 +79,8 @@ def test_a_place_is_captured_sharp_out_of_focus_and_in_motion(tmp_path: Path) ->
         assert psnr(again(sharp, motion, float(row["defocus_px"])), seen, 16) > 36
         assert psnr(sharp, seen, 16) < 33
         if motion.length_px:
-            assert motion.length_px == pytest.approx(8, rel=0.1)
+            # as far as the collector lets the stage be off; that the motion is right was seen above
+            assert motion.length_px == pytest.approx(8, rel=0.25)
             directions.add((round(motion.dy / 8), round(motion.dx / 8)))
         else:
             assert float(row["defocus_px"]) == pytest.approx(abs(float(row["z_um"])) * 0.2 / 0.5, rel=0.1)
