@@ -19,7 +19,7 @@ from deblurd.slides.verify import verify
 from tests.soak.full_disk import fill, small_disk
 from tests.test_faults import Watched, kept, simulated
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FLOOR_MB = 8
 
@@ -52,6 +52,7 @@ def test_a_daemon_that_starts_on_a_full_disk_waits_for_room(disk: Path) -> None:
         view = DaemonView(scan.daemon, AlertLog())
         scan.until(lambda: view.status().state == "paused")
         assert "delete or move old slides" in view.status().sentence
+        assert "larger disk." in view.status().sentence
         assert "delete or move old slides" in str(view.unready())
         assert scan.daemon.sessions.slide is None
         filler.unlink()
