@@ -121,30 +121,47 @@ class _System:
         sigma_um = np.array([tile.pose.sigma_um for tile in tiles])
         self._pose_sigma_px = np.where(np.isfinite(sigma_um), sigma_um / pixel_um, UNREAD_SIGMA_PX)
         self._design = StageDesign.of(start, poses, direction, times, matrix_sigma)
-        self._columns = self._design.columns
-        self._entries = self._columns.tocoo()
         self._prior = self._design.prior_rows()
-        self._prior_square = sp.csr_array(self._prior.T @ self._prior)
+        # from parameters to places, and back
+        at, rises = self._design.at, self._design.rises
+        self._columns = sp.csr_array(
+            (rises.ravel(), at.ravel(), np.arange(len(tiles) + 1) * at.shape[1]),
+            shape=(len(tiles), len(self._prior)),
+        )
+        self._across = sp.csr_array(self._columns.T)
+        # a reading as a row of the system: its place less what its parameters say
+        row_of_reading = np.hstack([np.ones((len(tiles), 1)), -rises])
+        self._squares = row_of_reading[:, :, None] * row_of_reading[:, None]
         self._prior_sigma_px = start.sigma_px
         self.stage = start
         self.places = self._design.base
-        self._at_rows, self._at_columns = self._pattern()
+        self._normal = self._pattern()
         self.believed = np.ones(len(edges), dtype=bool)
 
-    def _pattern(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Rows and columns of the normal matrix's entries, but for those of parameters alone, in the order of `_solve_once`."""
+    def _pattern(self) -> _Pattern:
+        """Of the normal matrix, its entries in the order of `_solve_once`."""
         count, axis = len(self.places), np.arange(2)
         at = 2 * np.stack([self._i, self._j], axis=1)[:, :, None] + axis
         shape = (len(self.edges), 2, 2, 2, 2)
         rows = np.broadcast_to(at[:, :, None, :, None], shape).ravel()
         columns = np.broadcast_to(at[:, None, :, None, :], shape).ravel()
-        of_tile, of_parameter = (
-            (2 * n[:, None] + axis).ravel() for n in (self._entries.row, count + self._entries.col)
+        unknown = np.hstack([np.arange(count)[:, None], count + self._design.at])
+        prior = self._prior.T @ self._prior
+        of_prior = np.nonzero(prior)
+        self._prior_squares = np.repeat(prior[of_prior], 2)
+        one, other, first, second = (
+            (2 * n.reshape(-1, 1) + axis).ravel()
+            for n in (
+                np.broadcast_to(unknown[:, :, None], self._squares.shape),
+                np.broadcast_to(unknown[:, None], self._squares.shape),
+                count + of_prior[0],
+                count + of_prior[1],
+            )
         )
-        diagonal = np.arange(2 * count)
-        return (
-            np.concatenate([rows, diagonal, of_tile, of_parameter]).astype(np.int64),
-            np.concatenate([columns, diagonal, of_parameter, of_tile]).astype(np.int64),
+        return _Pattern(
+            np.concatenate([rows, one, first]),
+            np.concatenate([columns, other, second]),
+            slice(2 * count, 2 * (count + SHARED)),
         )
 
     def run(self, near: Mapping[int, Place] | None) -> None:
@@ -197,12 +214,12 @@ class _System:
         root = np.linalg.cholesky(self._information + _TINY * np.eye(2))
         of_edges = np.einsum("eab,ebs->eas", root, noise(len(self.edges)))
         of_readings = self._stage_scale[:, None, None] * noise(count)
-        right = np.zeros((sum(self._design.columns.shape), 2, _NOISE_SAMPLES))
+        right = np.zeros((sum(self._columns.shape), 2, _NOISE_SAMPLES))
         np.add.at(right, self._j, of_edges)
         np.add.at(right, self._i, -of_edges)
         right[:count] += of_readings
         flat = of_readings.reshape(count, -1)
-        right[count:] = -np.asarray(self._columns.T @ flat).reshape(-1, 2, _NOISE_SAMPLES)
+        right[count:] = -np.asarray(self._across @ flat).reshape(-1, 2, _NOISE_SAMPLES)
         right[count:] += np.einsum("ab,acs->bcs", self._prior, noise(len(self._prior)))
         solved = self._factor.solve(right.reshape(-1, _NOISE_SAMPLES))
         samples = solved[: 2 * len(self.places)].reshape(-1, 2, _NOISE_SAMPLES)
@@ -237,7 +254,7 @@ class _System:
         return weight
 
     def _solve_once(self, spread: Array, weight: Array, stage_weight: Array) -> None:
-        count, params = self._design.columns.shape
+        count, params = self._columns.shape
         self._stage_scale = np.sqrt(stage_weight) / np.hypot(self.stage.sigma_px, self._pose_sigma_px)
         right = np.zeros((count + params, 2))
         # each edge: place of j - place of i = shift, by its information
@@ -248,49 +265,62 @@ class _System:
         blocks = np.array([[1.0, -1.0], [-1.0, 1.0]])[:, :, None, None] * self._information[:, None, None]
         # each reading: place - columns @ parameters = base, along both axes
         square = self._stage_scale**2
-        weighted = sp.csr_array(self._columns * square[:, None])
-        right[:count] += square[:, None] * self._design.base
-        right[count:] -= weighted.T @ self._design.base
-        crossed = np.repeat(-self._entries.data * square[self._entries.row], 2)
-        alone = sp.coo_array(self._columns.T @ weighted + self._prior_square)
-        at_rows, at_columns = (
-            (2 * (count + n[:, None]) + np.arange(2)).ravel() for n in (alone.row, alone.col)
-        )
-        values = [blocks.ravel(), np.repeat(square, 2), crossed, crossed, np.repeat(alone.data, 2)]
-        at = (
-            np.concatenate([self._at_rows, at_rows]),
-            np.concatenate([self._at_columns, at_columns]),
-        )
-        normal = sp.csc_array((np.concatenate(values), at), shape=(2 * (count + params),) * 2)
-        self._factor = _Factor(normal, slice(2 * count, 2 * (count + SHARED)))
+        told = square[:, None] * self._design.base
+        right[:count] += told
+        right[count:] -= self._across @ told
+        of_readings = np.repeat(square[:, None, None] * self._squares, 2)
+        self._factor = self._normal.factor(np.concatenate([blocks.ravel(), of_readings, self._prior_squares]))
         solved = self._factor.solve(right.ravel()).reshape(-1, 2)
         self.places, self._parameters = solved[:count], solved[count:]
         self._modelled = self._design.base + self._columns @ self._parameters
 
 
-class _Factor:
-    """A factored sparse matrix, symmetric and positive definite, but for few rows that are full: those would fill all others, and are solved for after them
-    (Schur's complement). full: which."""
+class _Pattern:
+    """Where a sparse symmetric matrix has its entries, the same in one solve after the other: sorted only once.
 
-    def __init__(self, matrix: sp.csc_array, full: slice) -> None:
-        among = np.arange(matrix.shape[0])
-        self._full = among[full]
-        self._sparse = np.delete(among, full)
-        self._border = matrix[:, self._full][self._sparse].toarray()
+    rows, columns: of each entry; those of one place add up. full: rows that are full. They would fill all others, and are solved for after them
+    (Schur's complement).
+    """
+
+    def __init__(self, rows: NDArray[np.int64], columns: NDArray[np.int64], full: slice) -> None:
+        among = np.arange(int(rows.max()) + 1)
+        self.full, self.sparse = among[full], np.delete(among, full)
+        # the full ones last
+        rank = np.argsort(np.concatenate([self.sparse, self.full]))
+        row, column, inner = rank[rows], rank[columns], len(self.sparse)
+        self._inner = np.flatnonzero((row < inner) & (column < inner))
+        key, self._slot = np.unique(column[self._inner] * inner + row[self._inner], return_inverse=True)
+        self._indices = (key % inner).astype(np.int32)
+        self._starts = np.searchsorted(key, inner * np.arange(inner + 1)).astype(np.int32)
+        self._outer = np.flatnonzero(column >= inner)
+        self._at = row[self._outer] * len(self.full) + column[self._outer] - inner
+
+    def factor(self, values: Array) -> _Factor:
+        """Of the matrix with these entries, which is to be positive definite."""
+        data = np.bincount(self._slot, values[self._inner])
+        matrix = sp.csc_array((data, self._indices, self._starts), shape=(len(self.sparse),) * 2)
+        size = len(self.sparse) + len(self.full), len(self.full)
+        outer = np.bincount(self._at, values[self._outer], size[0] * size[1]).reshape(size)
+        return _Factor(self, matrix, outer)
+
+
+class _Factor:
+    """A factored matrix: `matrix` of its sparse rows, and its full columns, of which the last rows are the full ones."""
+
+    def __init__(self, pattern: _Pattern, matrix: sp.csc_array, full: Array) -> None:
+        self._pattern = pattern
+        self._border, corner = np.split(full, [len(pattern.sparse)])
         self._inner = splu(
-            matrix[:, self._sparse][self._sparse].tocsc(),
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
+            matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )
         self._filled = self._inner.solve(self._border)
-        corner = matrix[:, self._full][self._full].toarray()
         self._complement = corner - self._border.T @ self._filled
 
     def solve(self, right: Array) -> Array:
         """x, like `right` (n,) or (n, m), for which the matrix times x is `right`."""
+        full, sparse = self._pattern.full, self._pattern.sparse
         found = np.empty_like(right)
-        inner = self._inner.solve(right[self._sparse])
-        found[self._full] = np.linalg.solve(self._complement, right[self._full] - self._border.T @ inner)
-        found[self._sparse] = inner - self._filled @ found[self._full]
+        inner = self._inner.solve(right[sparse])
+        found[full] = np.linalg.solve(self._complement, right[full] - self._border.T @ inner)
+        found[sparse] = inner - self._filled @ found[full]
         return found

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from deblurd.frames import Tile
@@ -100,10 +99,10 @@ class StageModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StageDesign:
-    """A stage model as a linear function of its parameters: ``places = base + columns @ parameters``.
+    """A stage model as a linear function of its parameters: place n is ``base[n] + rises[n] @ parameters[at[n]]``.
 
-    base: (n, 2) by the configured affine. columns: (n, p), sparse, the same for both axes of the camera. Parameters (p, 2): the change
-    of the matrix per `reach_um`, the lag, and the drift at all knots but the first, which stays 0.
+    base: (n, 2) by the configured affine. at, rises: (n, m) of the parameters that each tile depends on, the same for both axes of the camera.
+    Parameters (p, 2): the change of the matrix per `reach_um`, the lag, and the drift at all knots but the first, which stays 0.
     prior_sigma: (p,) px, how far each may be from 0; for the drift, from the knot before.
     """
 
@@ -111,7 +110,8 @@ class StageDesign:
     reach_um: float
     knots_s: Array
     base: Array
-    columns: sp.csr_array
+    at: NDArray[np.int64]
+    rises: Array
     prior_sigma: Array
 
     @classmethod
@@ -124,15 +124,14 @@ class StageDesign:
         knots_s = np.quantile(t_s, np.linspace(0, 1, intervals + 1))
         # equal times would make a knot that no tile can move
         knots_s = np.unique(knots_s)
-        drift = _hats(t_s, knots_s)
-        shared = sp.csr_array(np.hstack([(poses_um - start.origin_um) / reach_um, direction]))
-        columns = sp.csr_array(sp.hstack([shared, drift]))
+        shared = np.hstack([(poses_um - start.origin_um) / reach_um, direction])
+        knot, drift = _hats(t_s, knots_s)
+        at = np.hstack([np.broadcast_to(np.arange(SHARED), shared.shape), SHARED + knot])
         scale_px = math.sqrt(abs(np.linalg.det(start.matrix)))
-        prior = (
-            [matrix_sigma * scale_px * reach_um] * 2 + [LAG_SIGMA_PX] * 2 + [DRIFT_SIGMA_PX] * drift.shape[1]
-        )
+        prior = [matrix_sigma * scale_px * reach_um] * 2 + [LAG_SIGMA_PX] * 2
+        prior += [DRIFT_SIGMA_PX] * (len(knots_s) - 1)
         base = start.predict(poses_um, np.zeros_like(direction), t_s)
-        return cls(start, reach_um, knots_s, base, columns, np.array(prior))
+        return cls(start, reach_um, knots_s, base, at, np.hstack([shared, drift]), np.array(prior))
 
     def prior_rows(self) -> Array:
         """(p, p): rows that are 0 for the expected parameters, in units of their standard deviation."""
@@ -155,13 +154,12 @@ class StageDesign:
         )
 
 
-def _hats(t_s: Array, knots_s: Array) -> sp.csr_array:
-    """(n, k - 1): weights of all knots but the first in what is linear between k knots, at times (n,)."""
-    shape = (len(t_s), len(knots_s))
+def _hats(t_s: Array, knots_s: Array) -> tuple[NDArray[np.int64], Array]:
+    """(n, 2) and (n, 2): of k knots, counted from the second one on, those around each time (n,), and their weights in what is linear between knots."""
     if len(knots_s) < 2:
-        return sp.csr_array((len(t_s), 0))
+        return np.empty((len(t_s), 0), np.int64), np.empty((len(t_s), 0))
     before = np.clip(np.searchsorted(knots_s, t_s, side="right") - 1, 0, len(knots_s) - 2)
     along = np.clip((t_s - knots_s[before]) / (knots_s[before + 1] - knots_s[before]), 0.0, 1.0)
-    rows = np.arange(len(t_s))
-    at = np.concatenate([rows, rows]), np.concatenate([before, before + 1])
-    return sp.csr_array(sp.coo_array((np.concatenate([1.0 - along, along]), at), shape=shape))[:, 1:]
+    # the first knot has no weight
+    weights = np.stack([np.where(before > 0, 1.0 - along, 0.0), along], axis=1)
+    return np.stack([np.maximum(before - 1, 0), before], axis=1), weights
