@@ -13,6 +13,13 @@ import cv2
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ShardingCodec
+from zarr.core.chunk_grids import RegularChunkGrid
+from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
+from zarr.core.dtype import get_data_type_from_native_dtype
+from zarr.core.group import GroupMetadata
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import LocalStore, StorePath
 
 from deblurd import health
 from deblurd.errors import OutputError
@@ -78,9 +85,7 @@ class MosaicStore:
         try:
             # zarr would make it
             self.path.parent.stat()
-            root = zarr.open_group(str(self.path), mode="w", zarr_format=3)
-            self._arrays(root, (SIDE, SIDE), LEVELS)
-            self._describe(root, origin_um, LEVELS, "growing")
+            self._create((SIDE, SIDE), origin_um, LEVELS, "growing")
             self.origin_um = origin_um
         except OSError as err:
             raise _cannot_write(self.path, err) from err
@@ -160,20 +165,18 @@ class MosaicStore:
         try:
             self.flush()
             self.path.stat()
-            root = zarr.open_group(str(part), mode="w", zarr_format=3)
-            trimmed._arrays(root, shape, levels)
+            trimmed._create(shape, origin_um + np.array(corner) * self._pixel_size_um, levels, "final")
             if is_small:
                 self._copy(trimmed, corner)
             else:
                 self._hand_over(trimmed, (corner[0] // side, corner[1] // side))
             trimmed.flush()
-            trimmed._describe(root, origin_um + np.array(corner) * self._pixel_size_um, levels, "final")
             # for readers it is there all the time, but for a moment between two renames
             before = self.path.with_name(self.path.name + ".old.part")
             self.path.rename(before)
             part.rename(self.path)
             shutil.rmtree(before)
-            self._open(zarr.open_group(str(self.path), mode="r+", zarr_format=3), levels)
+            self._levels, self._labels = map(self._moved_here, (trimmed._levels, trimmed._labels))
         except OSError as err:
             raise _cannot_write(self.path, err) from err
         return shape
@@ -318,69 +321,68 @@ class MosaicStore:
 
     # --- metadata ---
 
-    def _arrays(self, root: zarr.Group, shape: tuple[int, int], levels: int) -> None:
-        label = root.create_group(LABEL)
-        c = self._channels
+    def _create(
+        self, shape: tuple[int, int], origin_um: NDArray[np.float64], levels: int, state: str
+    ) -> None:
+        """The arrays, empty, and what they say of themselves, in one go: array by array, zarr-python takes ten times as long."""
+        nodes: dict[str, Any] = self._groups(origin_um, levels, state)
         for level in range(levels):
             size, side = _at_level(shape, level), self._side(level)
-            chunk = min(self._chunk_px, side)
-            root.create_array(
-                f"{level}", shape=(c, *size), dtype=self._dtype, chunks=(c, chunk, chunk), shards=(c, side, side),
-                compressors=CODEC, fill_value=0, dimension_names=["c", "y", "x"],
-            )  # fmt: skip
-            label.create_array(
-                f"{level}", shape=size, dtype="uint8", chunks=(chunk, chunk), shards=(side, side),
-                compressors=CODEC, fill_value=0, dimension_names=["y", "x"],
-            )  # fmt: skip
+            c, chunk = self._channels, min(self._chunk_px, side)
+            nodes[f"{level}"] = _array((c, *size), (c, side, side), (c, chunk, chunk), self._dtype)
+            nodes[f"{LABEL}/{level}"] = _array(size, (side, side), (chunk, chunk), np.dtype(np.uint8))
+        made: dict[str, Any] = dict(
+            zarr.create_hierarchy(store=LocalStore(self.path), nodes=nodes, overwrite=True)
+        )
+        self._levels = [made[f"{level}"] for level in range(levels)]
+        self._labels = [made[f"{LABEL}/{level}"] for level in range(levels)]
+        for level in range(levels):
             for chunks in (Path(f"{level}", "c", "0"), Path(LABEL, f"{level}", "c")):
                 (self.path / chunks).mkdir(parents=True)
-        self._open(root, levels)
 
-    def _open(self, root: zarr.Group, levels: int) -> None:
-        self._levels = [root[f"{level}"] for level in range(levels)]
-        self._labels = [root[f"{LABEL}/{level}"] for level in range(levels)]
+    def _moved_here(self, arrays: list[Any]) -> list[Any]:
+        """Arrays that another store made, in a folder that took this one's place."""
+        store = LocalStore(self.path)
+        return [zarr.Array(zarr.AsyncArray(a.metadata, StorePath(store, a.path))) for a in arrays]
 
-    def _describe(self, root: zarr.Group, origin_um: NDArray[np.float64], levels: int, state: str) -> None:
+    def _groups(self, origin_um: NDArray[np.float64], levels: int, state: str) -> dict[str, Any]:
         top = float(np.iinfo(self._dtype).max)
         colours = _COLOURS if self._channels == 3 else ("FFFFFF",)
         names = ("red", "green", "blue") if self._channels == 3 else ("grey",)
-        root.attrs.put(
-            {
-                "ome": {
-                    "version": "0.5",
-                    "multiscales": [self._multiscale("cyx", origin_um, levels)],
-                    "omero": {
-                        "channels": [
-                            {
-                                "label": label,
-                                "color": colour,
-                                "active": True,
-                                "window": {"min": 0.0, "max": top, "start": 0.0, "end": top},
-                            }
-                            for label, colour in zip(names, colours, strict=True)
-                        ],
-                        "rdefs": {"model": "color"},
-                    },
+        image = {
+            "ome": {
+                "version": "0.5",
+                "multiscales": [self._multiscale("cyx", origin_um, levels)],
+                "omero": {
+                    "channels": [
+                        {
+                            "label": label,
+                            "color": colour,
+                            "active": True,
+                            "window": {"min": 0.0, "max": top, "start": 0.0, "end": top},
+                        }
+                        for label, colour in zip(names, colours, strict=True)
+                    ],
+                    "rdefs": {"model": "color"},
                 },
-                "deblurd": {"state": state, "research_use_only": True},
-            }
-        )
-        root["labels"].attrs.put({"ome": {"version": "0.5", "labels": ["source"]}})
+            },
+            "deblurd": {"state": state, "research_use_only": True},
+        }
         shades = [[0, 0, 0, 0], [128, 128, 128, 255], [0, 160, 90, 255], [60, 90, 200, 255]]
         values = list(enumerate(["none", *self._sources]))
-        root[LABEL].attrs.put(
-            {
-                "ome": {
-                    "version": "0.5",
-                    "multiscales": [self._multiscale("yx", origin_um, levels)],
-                    "image-label": {
-                        "colors": [{"label-value": i, "rgba": shades[min(i, 3)]} for i, _ in values],
-                        "properties": [{"label-value": i, "source": source} for i, source in values],
-                        "source": {"image": "../../"},
-                    },
-                }
+        source = {
+            "ome": {
+                "version": "0.5",
+                "multiscales": [self._multiscale("yx", origin_um, levels)],
+                "image-label": {
+                    "colors": [{"label-value": i, "rgba": shades[min(i, 3)]} for i, _ in values],
+                    "properties": [{"label-value": i, "source": source} for i, source in values],
+                    "source": {"image": "../../"},
+                },
             }
-        )
+        }
+        of = {"": image, "labels": {"ome": {"version": "0.5", "labels": ["source"]}}, LABEL: source}
+        return {path: GroupMetadata(attributes) for path, attributes in of.items()}
 
     def _multiscale(self, axes: str, origin_um: NDArray[np.float64], levels: int) -> dict[str, Any]:
         lead_scale, lead_shift = ([1.0], [0.0]) if axes[0] == "c" else ([], [])
@@ -412,6 +414,23 @@ class MosaicStore:
             ],
             "datasets": datasets,
         }
+
+
+def _array(
+    shape: tuple[int, ...], shard: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]
+) -> ArrayV3Metadata:
+    """Of an array (c, y, x) or (y, x), filled with 0, whose shards `mosaic.shards` writes."""
+    return ArrayV3Metadata(
+        shape=shape,
+        data_type=get_data_type_from_native_dtype(dtype),
+        chunk_grid=RegularChunkGrid(chunk_shape=shard),
+        chunk_key_encoding=DefaultChunkKeyEncoding(),
+        fill_value=0,
+        codecs=[ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), CODEC])],
+        attributes={},
+        dimension_names="cyx"[-len(shape) :],
+        storage_transformers=(),
+    )
 
 
 def _halved(pixels: Pixels) -> Pixels:
