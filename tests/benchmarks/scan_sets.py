@@ -73,6 +73,14 @@ class Scan:
         off = (places - self.truth)[which]
         return np.asarray(np.hypot(*(off - np.median(off, axis=0)).T))
 
+    def aligned_errors_px(self, places: Floats, among: NDArray[np.bool_] | None = None) -> Floats:
+        """The same after the shift and the turn (Kabsch) that bring the places nearest to the truth: what no seam shows."""
+        which = np.ones(len(self.truth), bool) if among is None else among
+        found, truth = (at[which] - at[which].mean(axis=0) for at in (places, self.truth))
+        left, _, right = np.linalg.svd(found.T @ truth)
+        turn = left @ np.diag([1.0, np.linalg.det(left @ right)]) @ right
+        return np.asarray(np.hypot(*(found @ turn - truth).T))
+
 
 def write_tiles(scan: Scan, folder: Path, suffix: str = ".png") -> Path:
     """The scan as people have it: image files and ``tiles.csv``. TIFFs are not compressed. Returns `folder`."""
