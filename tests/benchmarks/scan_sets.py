@@ -25,7 +25,7 @@ class ScanSet:
     run away over the whole scan. rotation_deg, scale: of the true camera against the affine that is configured.
     backlash_um: readings are ahead by half of it in the direction of the lane. blank: share of the slide without tissue. trace: contrast
     that is left there, of that of tissue. flicker: how unlike
-    the exposures are, a share, standard deviation. stray: share of the readings that are wrong altogether, by `stray_px` to and fro along the lane.
+    the exposures are, a share, standard deviation. barrel: share of its distance from the middle by which the lens draws a corner in. stray: share of the readings that are wrong altogether, by `stray_px` to and fro along the lane.
     """
 
     picture: Literal["generated", "slide", "fluorescence"] = "generated"
@@ -44,6 +44,7 @@ class ScanSet:
     vignetting: float = 0.15
     flicker: float = 0.0
     blur_px: float = 0.0
+    barrel: float = 0.0
     stray: float = 0.0
     stray_px: float = 140.0
     dtype: Literal["uint8", "uint16"] = "uint8"
@@ -175,7 +176,7 @@ def make(s: ScanSet) -> Scan:
     tiles, pixels = [], []
     for index, (place, pose) in enumerate(zip(truth, poses_um, strict=True)):
         motion = MotionVector(0.0, -direction[index] * s.blur_px)
-        view = _view(picture, place + margin, s.tile_px, s.blur_px)
+        view = _view(picture, place + margin, s.tile_px, s.blur_px, s.barrel)
         pixels.append(_exposed(view, vignette * np.float32(lights[index]), s, rng))
         pose_then = Pose(0.5 * index, float(pose[0]), float(pose[1]))
         tiles.append(Tile(index, 0, 10 * index, pose_then, motion, 5.0, pixels[-1].shape, ""))
@@ -192,13 +193,26 @@ def _picture(s: ScanSet, height: int, width: int) -> NDArray[np.float32]:
     return full if s.color or full.ndim == 2 else np.ascontiguousarray(full[..., 1])
 
 
-def _view(picture: NDArray[np.float32], corner: Floats, size: int, blur_px: float) -> NDArray[np.float32]:
-    """(size, size[, 3]) of `picture` with its upper left pixel at `corner`, blurred along x by a box of blur_px."""
+def _view(
+    picture: NDArray[np.float32], corner: Floats, size: int, blur_px: float, barrel: float
+) -> NDArray[np.float32]:
+    """(size, size[, 3]) of `picture` with its upper left pixel at `corner`, blurred along x by a box of blur_px, through a lens with that much of a barrel."""
     border = int(blur_px) + 8
     matrix = np.array([[1, 0, corner[1] - border], [0, 1, corner[0] - border]], np.float64)
     wide = size + 2 * border
     flags = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
-    view = cv2.warpAffine(picture, matrix, (wide, wide), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    if barrel:
+        x, y = np.meshgrid(*2 * (np.arange(wide, dtype=np.float32) - (wide - 1) / 2,))
+        out = 1 + barrel * (x**2 + y**2) / (size**2 / 2)
+        to_x, to_y = (out * along + c + (size - 1) / 2 for along, c in ((x, corner[1]), (y, corner[0])))
+        view = cv2.remap(
+            picture,
+            *(np.float32(to) for to in (to_x, to_y)),
+            cv2.INTER_LANCZOS4,
+            borderMode=cv2.BORDER_REFLECT,
+        )
+    else:
+        view = cv2.warpAffine(picture, matrix, (wide, wide), flags=flags, borderMode=cv2.BORDER_REFLECT)
     if blur_px:
         reach = int(np.ceil(blur_px / 2)) + 1
         steps = np.arange(-reach, reach + 1)
