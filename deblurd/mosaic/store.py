@@ -332,7 +332,7 @@ class MosaicStore:
             nodes[f"{level}"] = _array((c, *size), (c, side, side), (c, chunk, chunk), self._dtype)
             nodes[f"{LABEL}/{level}"] = _array(size, (side, side), (chunk, chunk), np.dtype(np.uint8))
         # zarr-python takes a file in its place for a folder
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(exist_ok=True)
         made: dict[str, Any] = dict(
             zarr.create_hierarchy(store=LocalStore(self.path), nodes=nodes, overwrite=True)
         )
