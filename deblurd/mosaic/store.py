@@ -383,7 +383,11 @@ class MosaicStore:
                 },
             }
         }
-        of = {"": image, "labels": {"ome": {"version": "0.5", "labels": ["source"]}}, LABEL: source}
+        of: dict[str, dict[str, Any]] = {
+            "": image,
+            "labels": {"ome": {"version": "0.5", "labels": ["source"]}},
+            LABEL: source,
+        }
         return {path: GroupMetadata(attributes) for path, attributes in of.items()}
 
     def _multiscale(self, axes: str, origin_um: NDArray[np.float64], levels: int) -> dict[str, Any]:

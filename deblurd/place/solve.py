@@ -300,8 +300,8 @@ class _Pattern:
         data = np.bincount(self._slot, values[self._inner])
         matrix = sp.csc_array((data, self._indices, self._starts), shape=(len(self.sparse),) * 2)
         size = len(self.sparse) + len(self.full), len(self.full)
-        outer = np.bincount(self._at, values[self._outer], size[0] * size[1]).reshape(size)
-        return _Factor(self, matrix, outer)
+        outer = np.bincount(self._at, values[self._outer], size[0] * size[1])
+        return _Factor(self, matrix, np.asarray(outer.reshape(size), dtype=np.float64))
 
 
 class _Factor:

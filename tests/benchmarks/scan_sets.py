@@ -204,13 +204,11 @@ def _view(
     if barrel:
         x, y = np.meshgrid(*2 * (np.arange(wide, dtype=np.float32) - (wide - 1) / 2,))
         out = 1 + barrel * (x**2 + y**2) / (size**2 / 2)
-        to_x, to_y = (out * along + c + (size - 1) / 2 for along, c in ((x, corner[1]), (y, corner[0])))
-        view = cv2.remap(
-            picture,
-            *(np.float32(to) for to in (to_x, to_y)),
-            cv2.INTER_LANCZOS4,
-            borderMode=cv2.BORDER_REFLECT,
+        to_x, to_y = (
+            (out * along + c + (size - 1) / 2).astype(np.float32)
+            for along, c in ((x, corner[1]), (y, corner[0]))
         )
+        view = cv2.remap(picture, to_x, to_y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT)
     else:
         view = cv2.warpAffine(picture, matrix, (wide, wide), flags=flags, borderMode=cv2.BORDER_REFLECT)
     if blur_px:
