@@ -246,6 +246,22 @@ class ScanSettings(Section):
         description="frames of each place, along the way of the stage, that are recorded and fused, at most: more frames bring back what one blur took, and "
         "need more disk; 1: only those that the mosaic needs",
     )
+    exposures_ms: Annotated[tuple[Positive, ...], Field(max_length=60)] = Field(
+        (),
+        description="exposures, ms, that take turns frame by frame, by a camera that can sequence them; wants scan.observations above 1; always "
+        "microscope.exposure_ms if empty",
+    )
+
+    @field_validator("exposures_ms")
+    @classmethod
+    def _fused_and_by_frames_alone(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if value and info.data.get("lane_exposures_ms"):
+            raise ValueError("exposures take turns by frame or by lane: leave lane_exposures_ms empty")
+        if value and (info.data.get("observations") == 1 or info.data.get("mode") == "stop_and_stare"):
+            raise ValueError(
+                "exposures that take turns pay only where frames in motion are fused: set observations to more than 1, and no mode that stops"
+            )
+        return value
 
 
 class DeblurSettings(Section):
@@ -470,6 +486,11 @@ class Settings(Section):
         computer tell less than a measurement made once (`deblurd calibrate`)."""
         how = self.scan.calibrate
         return how == "always" or (how == "auto" and self.microscope.latency_ms is None)
+
+    @property
+    def at_one_exposure(self) -> Settings:
+        """Without exposures that take turns: for what measures by frames alike."""
+        return self.model_copy(update={"scan": self.scan.model_copy(update={"exposures_ms": ()})})
 
     @field_validator("simulator")
     @classmethod

@@ -47,6 +47,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "encoding": s.encoding,
         "latency_ms": s.latency_ms,
         "hang_s": s.hang_s,
+        "turns_ms": settings.scan.exposures_ms,
         "most_frames_per_s": s.most_frames_per_s if settings.scan.observations == 1 else math.inf,
     }
 

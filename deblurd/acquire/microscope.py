@@ -19,7 +19,7 @@ class MicroscopeInfo:
     shape: (H, W) or (H, W, 3) of every frame. dtype: "uint8" or "uint16". encoding: what its values mean. affine: camera
     pixels to stage micrometres. latency_ms: from the end of an exposure to the frame's arrival, mean; None where unknown.
     objective: label of the pixel-size preset, "" if there is none. versions: of the core and of its device interface. devices: all cameras and
-    stages that are there, for people.
+    stages that are there, for people. most_turns: how many exposures the camera can take in turn, frame by frame; 0 where it cannot.
     """
 
     camera: str
@@ -33,6 +33,7 @@ class MicroscopeInfo:
     objective: str
     versions: str
     devices: tuple[str, ...] = ()
+    most_turns: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest: plain JSON types."""

@@ -6,7 +6,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from deblurd.acquire.live import LiveView
 from deblurd.acquire.losses import Losses
 from deblurd.acquire.microscope import MicroscopeInfo, OtherObjective
 from deblurd.acquire.pixelsize import pixel_to_stage
-from deblurd.acquire.stream import CameraStream
+from deblurd.acquire.stream import CameraStream, most_turns
 from deblurd.errors import ConfigError, MicroscopeError, NoInputError
 from deblurd.frames import Encoding, Frame
 
@@ -38,7 +38,7 @@ class MMCoreMicroscope:
     """A `Microscope` on a core whose devices are loaded and have their roles.
 
     exposure_ms: set on the camera; the core's own if None. pixel_size_um, rotation_deg, mirrored: in place of what the core says.
-    latency_ms: see `MicroscopeInfo`. hang_s, most_frames_per_s: see `CameraStream`. simulation: kept for scoring. losses: counts
+    latency_ms: see `MicroscopeInfo`. hang_s, most_frames_per_s, turns_ms: see `CameraStream`. simulation: kept for scoring. losses: counts
     what is lost.
     Raises ConfigError where the pixel size is unknown or contradicts itself, MicroscopeError where a device is missing or does not answer.
     """
@@ -55,6 +55,7 @@ class MMCoreMicroscope:
         latency_ms: float | None = None,
         hang_s: float = 5.0,
         most_frames_per_s: float = math.inf,
+        turns_ms: Sequence[float] = (),
         simulation: Any = None,
         losses: Losses | None = None,
     ) -> None:
@@ -75,7 +76,7 @@ class MMCoreMicroscope:
         if exposure_ms is not None:
             ask(core.setExposure, exposure_ms)
         affine = pixel_to_stage(core, pixel_size_um, rotation_deg, mirrored)
-        self._stream = self._make_stream(hang_s, most_frames_per_s)
+        self._stream = self._make_stream(hang_s, most_frames_per_s, turns_ms)
         self.info = MicroscopeInfo(
             camera=self._stream.camera,
             stage=stage,
@@ -88,6 +89,7 @@ class MMCoreMicroscope:
             objective=core.getCurrentPixelSizeConfig(),
             versions=f"{core.getVersionInfo()}; {core.getAPIVersionInfo()}",
             devices=self._devices(),
+            most_turns=self._most_turns(),
         )
         self.position_um()
 
@@ -136,8 +138,13 @@ class MMCoreMicroscope:
             for label in self._core.getLoadedDevicesOfType(number)
         )
 
-    def _make_stream(self, hang_s: float, most_frames_per_s: float) -> CameraStream | LiveView:
-        return CameraStream(self._core, self.losses, hang_s, most_frames_per_s)
+    def _most_turns(self) -> int:
+        return most_turns(self._core)
+
+    def _make_stream(
+        self, hang_s: float, most_frames_per_s: float, turns_ms: Sequence[float]
+    ) -> CameraStream | LiveView:
+        return CameraStream(self._core, self.losses, hang_s, most_frames_per_s, turns_ms)
 
     # --- the camera ---
 

@@ -57,20 +57,36 @@ def check_pixels(sample: Pixels, camera: str) -> None:
         )
 
 
+def most_turns(core: CMMCorePlus) -> int:
+    """How many exposures the core's camera can take in turn, frame by frame; 0 where it cannot."""
+    camera = core.getCameraDevice()
+    if not ask(core.isExposureSequenceable, camera):
+        return 0
+    return int(ask(core.getExposureSequenceMaxLength, camera))
+
+
 class CameraStream:
     """The frames of the core's camera.
 
-    hang_s: a camera that is silent for longer (on top of an exposure) is started again. most_frames_per_s: of a faster one only every second,
+    turns_ms: exposures that take turns, frame by frame, from the first frame of each sequence on; `exposure_ms` is the longest then. hang_s: a camera that is silent for longer (on top of an exposure) is started again. most_frames_per_s: of a faster one only every second,
     third ... frame is handed on, and the others are counted as "surplus". Raises MicroscopeError where the camera gives
-    no frame, ConfigError where its pixels are not uint8 or uint16, mono or RGB.
+    no frame or cannot take turns, ConfigError where its pixels are not uint8 or uint16, mono or RGB.
     """
 
     def __init__(
-        self, core: CMMCorePlus, losses: Losses, hang_s: float, most_frames_per_s: float = math.inf
+        self,
+        core: CMMCorePlus,
+        losses: Losses,
+        hang_s: float,
+        most_frames_per_s: float = math.inf,
+        turns_ms: Sequence[float] = (),
     ) -> None:
         self._core, self._losses, self._hang_s = core, losses, hang_s
         self._least_s, self._every = 1 / most_frames_per_s, 1
         self.camera = core.getCameraDevice()
+        self._turns_ms = tuple(turns_ms)
+        if self._turns_ms:
+            self._load_turns()
         self.exposure_ms = float(ask(core.getExposure))
         self._components = int(ask(core.getNumberOfComponents))
         sample = self._sample()
@@ -111,17 +127,36 @@ class CameraStream:
         ask(self._core.setExposure, exposure_ms)
         self.exposure_ms = float(ask(self._core.getExposure))
 
+    def _load_turns(self) -> None:
+        most = most_turns(self._core)
+        if most < len(self._turns_ms):
+            can = f"can take {most} in turn" if most else "cannot change its exposure from frame to frame"
+            raise MicroscopeError(
+                f"{self.camera} was given {len(self._turns_ms)} exposures in turn, and {can}: leave scan.exposures_ms empty, or let lanes take turns "
+                "(scan.lane_exposures_ms)"
+            )
+        ask(self._core.setExposure, max(self._turns_ms))
+        ask(self._core.loadExposureSequence, self.camera, self._turns_ms)
+
+    def _exposure_of(self, number: int) -> float:
+        """A camera steps from exposure to exposure with each frame that it sends, beginning anew with each sequence."""
+        return self._turns_ms[number % len(self._turns_ms)] if self._turns_ms else self.exposure_ms
+
     def _begin(self) -> None:
+        if self._turns_ms:
+            ask(self._core.startExposureSequence, self.camera)
         # the camera stops when the buffer is full, and what is in it stays: a continuous sequence would clear it
         ask(self._core.startSequenceAcquisition, _ENDLESS, 0, True)
         self._sequence += 1
 
     def _halt(self) -> None:
-        if self._core.isSequenceRunning():
-            try:
+        try:
+            if self._core.isSequenceRunning():
                 self._core.stopSequenceAcquisition()
-            except RuntimeError as err:
-                log.warning("%s could not be stopped: %s", self.camera, first_line(err))
+            if self._turns_ms:
+                self._core.stopExposureSequence(self.camera)
+        except RuntimeError as err:
+            log.warning("%s could not be stopped: %s", self.camera, first_line(err))
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Every frame until `stop`, across restarts; see `Microscope.frames`."""
@@ -195,7 +230,9 @@ class CameraStream:
                         looks.clear()
                         self._sequence += 1
                     arrived_s = received_s(tags.get("TimeReceivedByCore"), heard_s, empty_s)
-                    watch.see(number, arrived_s)
+                    exposure_ms = self._exposure_of(number)
+                    # a beat is one of beginnings: a short exposure is there sooner
+                    watch.see(number, arrived_s + (self.exposure_ms - exposure_ms) / 1000)
                     if number % _RATE_FRAMES == 0:
                         looks.append((number, arrived_s))
                         self._every = self._share(looks)
@@ -205,7 +242,7 @@ class CameraStream:
                         continue
                     due = number + self._every
                     pixels = to_pixels(image, self._components)
-                    yield Frame(pixels, number, arrived_s, self.exposure_ms, self._sequence)
+                    yield Frame(pixels, number, arrived_s, exposure_ms, self._sequence)
                     continue
                 now_s = empty_s = time.perf_counter()
                 if not running:

@@ -10,7 +10,7 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -22,7 +22,7 @@ from deblurd.acquire.coretalk import first_line
 from deblurd.acquire.live import LiveView
 from deblurd.acquire.mmcore import MMCoreMicroscope
 from deblurd.acquire.stream import CameraStream
-from deblurd.errors import MicroscopeError
+from deblurd.errors import ConfigError, MicroscopeError
 
 log = logging.getLogger(__name__)
 
@@ -292,9 +292,18 @@ class StudioMicroscope(MMCoreMicroscope):
     def _devices(self) -> tuple[str, ...]:
         return ()
 
-    def _make_stream(self, hang_s: float, most_frames_per_s: float) -> CameraStream | LiveView:
+    def _most_turns(self) -> int:
+        return 0
+
+    def _make_stream(
+        self, hang_s: float, most_frames_per_s: float, turns_ms: Sequence[float]
+    ) -> CameraStream | LiveView:
+        if turns_ms:
+            raise ConfigError(
+                "exposures cannot take turns while Micro-Manager holds the camera: leave scan.exposures_ms empty, or use backend mmcore"
+            )
         if self._drives:
-            return super()._make_stream(hang_s, most_frames_per_s)
+            return super()._make_stream(hang_s, most_frames_per_s, turns_ms)
         return LiveView(self._looked_at, self.losses, hang_s)
 
 

@@ -89,7 +89,7 @@ def calibrate(
     lock = output_lock(settings.mosaic.output)
     lock.acquire()
     try:
-        microscope = open_microscope(settings)
+        microscope = open_microscope(settings.at_one_exposure)
         try:
             return _measure(settings, microscope, on_frame, stop or threading.Event())
         finally:

@@ -127,7 +127,7 @@ def collect(
 
     plan: makes it for the open microscope. on_progress: steps done, and all. Raises what the microscope raises, and OutputError.
     """
-    microscope = open_microscope(settings)
+    microscope = open_microscope(settings.at_one_exposure)
     try:
         made = plan(microscope)
         # a plan that makes no sense leaves no empty folder

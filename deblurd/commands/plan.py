@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from deblurd.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from deblurd.acquire.microscope import MicroscopeInfo
     from deblurd.fuse.spectrum import Specimen
     from deblurd.photon.transfer import PhotonTransfer
     from deblurd.scan.plan import Conditions, Plan
@@ -65,7 +66,11 @@ def add_scan(action: Callable[[str, Any, str], P]) -> None:
     add(
         "--stage-um-s", type=float, default=20_000.0, metavar="F", help="top speed of the stage (%(default)g)"
     )
-    add("--sequenced", action="store_true", help="the camera can change its exposure from frame to frame")
+    add(
+        "--sequenced",
+        action="store_true",
+        help="the camera can change its exposure from frame to frame; with --config it is asked",
+    )
     add("--image", type=Path, metavar="FILE", help="a sharp image of such a specimen; crisp H&E if absent")
 
 
@@ -101,6 +106,8 @@ def scan_plan(options: argparse.Namespace) -> None:
     if not best.is_possible:
         raise UsageError(f"no way of scanning is possible: {best.advice(conditions.pixel_size_um)}")
     print(f"Best: {best.advice(conditions.pixel_size_um)}.")
+    for line in best.settings():
+        print(f"  {line}")
 
 
 def _table(plans: list[Plan], conditions: Conditions) -> Any:
@@ -135,9 +142,16 @@ def _conditions(options: argparse.Namespace) -> tuple[Conditions, list[str]]:
 
     notes: list[str] = []
     fov_px, size_um, transfer = options.fov_px, options.pixel_size_um, None
+    takes_turns = options.sequenced
     if options.config is not None:
-        info_shape, info_size_um, transfer = _asked(options.config)
-        fov_px, size_um = fov_px or info_shape, size_um or info_size_um
+        info, transfer = _asked(options.config)
+        fov_px, size_um = fov_px or info.shape[:2], size_um or info.affine.pixel_size_um
+        takes_turns = info.most_turns >= 2
+        if options.sequenced and not takes_turns:
+            raise UsageError(
+                f"{info.camera} was said to be --sequenced, but Micro-Manager says that it cannot change its exposure from frame to frame: leave "
+                "--sequenced away, or switch such sequences on in the camera's properties"
+            )
     if fov_px is None or size_um is None:
         raise UsageError(
             "the field is not known: give --fov-px and --pixel-size-um, or --config of a microscope"
@@ -171,7 +185,7 @@ def _conditions(options: argparse.Namespace) -> tuple[Conditions, list[str]]:
         overlap=options.overlap,
         settle_s=options.settle_s,
         stage_um_s=options.stage_um_s,
-        can_alternate=options.sequenced and (transfer is not None or None not in (read_e, full_e)),
+        can_alternate=takes_turns and (transfer is not None or None not in (read_e, full_e)),
     )
     return (conditions if specimen is None else replace(conditions, specimen=specimen)), notes
 
@@ -182,22 +196,18 @@ def _or(value: float | None, other: float) -> float:
     return other if value is None else value
 
 
-def _asked(file: Path) -> tuple[tuple[int, int], float, PhotonTransfer | None]:
+def _asked(file: Path) -> tuple[MicroscopeInfo, PhotonTransfer | None]:
     from deblurd import config
     from deblurd.acquire import open_microscope
     from deblurd.photon.kept import KeptTransfers
 
     settings = config.load(file)
-    microscope = open_microscope(settings)
+    microscope = open_microscope(settings.at_one_exposure)
     try:
         info = microscope.info
     finally:
         microscope.close()
-    return (
-        (info.shape[0], info.shape[1]),
-        info.affine.pixel_size_um,
-        KeptTransfers(settings.mosaic.output).get(info),
-    )
+    return info, KeptTransfers(settings.mosaic.output).get(info)
 
 
 def _specimen(image: Path | None) -> Specimen | None:

@@ -28,7 +28,7 @@ def measure_camera(settings: Settings) -> tuple[MicroscopeInfo, PhotonTransfer]:
     lock = output_lock(settings.mosaic.output)
     lock.acquire()
     try:
-        microscope = open_microscope(settings)
+        microscope = open_microscope(settings.at_one_exposure)
         try:
             info = microscope.info
             found = measure_transfer(take_pairs(microscope, info.exposure_ms, FACTORS), info.encoding)

@@ -28,6 +28,9 @@ MOST_BLUR_PX = 40.0
 _RATIOS = (0.15, 0.3, 0.5, 0.7)
 """Of the shorter exposure to the longer, where two take turns."""
 
+MOST_OBSERVATIONS = 60
+"""Of scan.observations: as many frames as see a place."""
+
 _STEPS = 9
 _MOST_VIEWS = 48
 _EDGE_PX = 16.0
@@ -112,6 +115,23 @@ class Plan:
         """Of each exposure; 0 where the stage stops."""
         speed = 0.0 if self.way == "stop" else self.speed_um_s
         return tuple(speed * ms / 1000 / pixel_size_um for ms in self.exposures_ms)
+
+    def settings(self) -> list[str]:
+        """Lines of the configuration by which `deblurd run` scans so."""
+        turns = f"[{', '.join(f'{ms:.4g}' for ms in self.exposures_ms)}]"
+        lines = {
+            "microscope.exposure_ms": f"{max(self.exposures_ms):.4g}",
+            "scan.mode": '"stop_and_stare"' if self.way == "stop" else '"serpentine"',
+            "scan.speed_um_s": f"{self.speed_um_s:.0f}",
+            "scan.observations": "1" if self.way in ("stop", "single") else f"{MOST_OBSERVATIONS}",
+        }
+        if self.way == "alternate":
+            lines["scan.exposures_ms"] = turns
+        if self.way == "lanes":
+            lines |= {"scan.lane_exposures_ms": turns, "scan.lane_overlap": f"{self.lane_overlap:g}"}
+        if self.way == "cross":
+            lines["scan.crossed"] = "true"
+        return [f"{name} = {value}" for name, value in lines.items()]
 
     def advice(self, pixel_size_um: float) -> str:
         """For the technician who sets the exposure and moves the stage."""

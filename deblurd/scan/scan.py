@@ -96,7 +96,8 @@ class AreaScan:
             if self._is_held:
                 return
             self._first_s = min(self._first_s, frame.arrived_s)
-            self._arrivals.append(frame.arrived_s)
+            # of cameras that keep a beat it is the beginnings that keep it
+            self._arrivals.append(frame.arrived_s - frame.exposure_ms / 1000)
             if _is_steady(self._arrivals) or frame.arrived_s - self._first_s > READY_S:
                 waits_s = np.diff(np.array(self._arrivals))
                 self._driver = self._make_driver(float(np.median(waits_s)) if len(waits_s) else 0.0)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from pymmcore_plus import Keyword
 from pymmcore_plus.experimental.unicore import CameraDevice
 
 from deblurd.errors import DataError
@@ -37,6 +38,9 @@ _UM_OF_DEFOCUS_PER_UM_OF_Z = 0.2
 """Standard deviation of the blur disc of a 20x/0.4 objective, in the slide's plane."""
 
 _SNAP = -1
+
+MOST_TURNS = 64
+"""Exposures that can take turns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +97,9 @@ class VirtualCamera(CameraDevice):
     ) -> None:
         """full_scale_ms: exposure in which white reaches full scale, and others in proportion; None where it does so in any."""
         super().__init__()
+        self.set_property_sequence_max_length(Keyword.Exposure, MOST_TURNS)
+        self._turns_ms: tuple[float, ...] = ()
+        self._takes_turns = False
         self._full_scale_ms = full_scale_ms
         self._optics, self._sensor, self._motion, self._focus = optics, sensor, motion, focus
         self._affine = affine
@@ -112,10 +119,17 @@ class VirtualCamera(CameraDevice):
 
     def set_exposure(self, exposure: float) -> None:
         """Counts from the next beat on; a beat lasts at least as long as the exposure."""
-        value = float(exposure)
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"An exposure of {exposure} ms is not possible: give more than 0.")
-        self._exposure_ms = value
+        self._exposure_ms = _possible_ms(exposure)
+
+    def load_exposure_sequence(self, sequence: Sequence[float]) -> None:
+        """Exposures that take turns, frame by frame, in sequences that begin between `start_exposure_sequence` and `stop_exposure_sequence`."""
+        self._turns_ms = tuple(_possible_ms(exposure) for exposure in sequence)
+
+    def start_exposure_sequence(self) -> None:
+        self._takes_turns = True
+
+    def stop_exposure_sequence(self) -> None:
+        self._takes_turns = False
 
     def shape(self) -> tuple[int, int] | tuple[int, int, int]:
         shape = self._sensor.shape
@@ -197,9 +211,10 @@ class VirtualCamera(CameraDevice):
             return
         start_s = time.perf_counter() + 0.005
         missed = number = 0
+        turns_ms = self._turns_ms if self._takes_turns and sequence != _SNAP else ()
         while running.is_set():
-            exposure_s = self._exposure_ms / 1000
-            beat_s = max(1 / self._frames_per_s, exposure_s)
+            exposure_s = (turns_ms[number % len(turns_ms)] if turns_ms else self._exposure_ms) / 1000
+            beat_s = max(1 / self._frames_per_s, max(turns_ms, default=0.0) / 1000, exposure_s)
             late = math.ceil((time.perf_counter() - start_s) / beat_s)
             if self._faults.skip_frames > 0:
                 late = max(late, 0) + self._faults.skip_frames
@@ -248,6 +263,13 @@ class VirtualCamera(CameraDevice):
             sequence, number, item.start_s, item.end_s, time.perf_counter(), item.missed,
             start, mid, end, mean, motion,
         )  # fmt: skip
+
+
+def _possible_ms(exposure: float) -> float:
+    value = float(exposure)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"An exposure of {exposure} ms is not possible: give more than 0.")
+    return value
 
 
 def _sleep_until(t_s: float, running: threading.Event | None = None) -> bool:

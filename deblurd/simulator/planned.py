@@ -8,7 +8,7 @@ from typing import Any
 from deblurd.errors import UsageError
 from deblurd.fuse.spectrum import Specimen, measure_specimen
 from deblurd.light import to_linear
-from deblurd.scan.plan import WAYS, Conditions, Plan, best_of
+from deblurd.scan.plan import MOST_OBSERVATIONS, WAYS, Conditions, Plan, best_of
 from deblurd.settings import Settings
 from deblurd.simulator.options import DemoOptions
 from deblurd.simulator.slide import VirtualSlide, open_slide
@@ -16,7 +16,6 @@ from deblurd.simulator.slide import VirtualSlide, open_slide
 FULL_E = 20_000.0
 """Electrons of the virtual sensor's full well."""
 
-MOST_OBSERVATIONS = 60
 _RAMP_S = 0.1
 _LOOKS, _LOOK_PX = 3, 512
 _STOP_MS = 5.0
@@ -57,6 +56,7 @@ def conditions_of(options: DemoOptions, settings: Settings) -> Conditions:
         specimen=_specimen(slide, scan.area_mm),
         overlap=options.overlap,
         ramp_s=_RAMP_S,
+        can_alternate=True,
     )
 
 
@@ -70,6 +70,7 @@ def _with(settings: Settings, plan: Plan, conditions: Conditions) -> Settings:
     """`settings`, so that they come to `plan`. White at its longest exposure is full scale: the camera's gain is set to it."""
     longest_ms = max(plan.exposures_ms)
     stops = plan.way == "stop"
+    turns_ms = plan.exposures_ms if len(set(plan.exposures_ms)) > 1 else ()
     scan: dict[str, Any] = {
         "mode": "stop_and_stare" if stops else "serpentine",
         "speed_um_s": plan.speed_um_s,
@@ -82,9 +83,8 @@ def _with(settings: Settings, plan: Plan, conditions: Conditions) -> Settings:
         "go_back": False,
         "crossed": plan.way == "cross",
         "lane_overlap": plan.lane_overlap,
-        "lane_exposures_ms": plan.exposures_ms
-        if plan.way == "lanes" and len(set(plan.exposures_ms)) > 1
-        else (),
+        "lane_exposures_ms": turns_ms if plan.way == "lanes" else (),
+        "exposures_ms": turns_ms if plan.way == "alternate" else (),
     }
     assert settings.simulator is not None
     simulator = {

@@ -17,10 +17,10 @@ from deblurd.frames import Frame, MotionVector, Pose, Tile
 from deblurd.geometry import PixelToStage
 from deblurd.track.calibration import Calibration
 from deblurd.track.choose import EachFrame, TileChooser, grade
-from deblurd.track.clock import FrameClock
 from deblurd.track.motion import UNKNOWN, mean_um, motion_vector, stretch_later
 from deblurd.track.odometer import Odometer
 from deblurd.track.poller import StagePoller
+from deblurd.track.turns import TurnClock
 from deblurd.track.way import Ways
 from deblurd.track.witness import Registrar, Witness
 
@@ -44,7 +44,7 @@ _MOST_DOUBT_PX = 10.0
 class Tracker:
     """Takes frames in order, gives back those that become tiles.
 
-    read_position: the stage's (y, x) in um. affine: camera pixels to stage. shape, exposure_ms: of every frame. overlap: share of a tile that
+    read_position: the stage's (y, x) in um. affine: camera pixels to stage. shape: of every frame; exposure_ms: of most. overlap: share of a tile that
     it has in common with another. latency_ms: mean time from the end of an exposure to the frame's arrival. poll_s, hang_s, on_event: as of
     `StagePoller`. on_frame: told each frame's number, pose and motion, chosen or not. calibration: what is known from earlier scans.
     registrar: measures shifts between frames, by which the calibration is refined while scanning; not done if absent. by_frames: the stage
@@ -187,7 +187,7 @@ class Tracker:
             yield from self._release(everything=True)
             self._exposure_ms = frame.exposure_ms
             self._new_sequence(frame.sequence)
-        self._clock.see(frame.number, frame.arrived_s)
+        self._clock.see(frame.number, frame.arrived_s, frame.exposure_ms)
         self._newest_arrival_s = frame.arrived_s
         self._held.append(frame)
         if self._odometer is not None:
@@ -209,13 +209,13 @@ class Tracker:
         self._sequence = sequence
         self._unwitnessed.clear()
         self._unmeasured.clear()
-        self._clock = FrameClock(self._exposure_ms, self._latency_ms)
+        self._clock = TurnClock(self._exposure_ms, self._latency_ms)
 
     def _measure(self, odometer: Odometer) -> None:
         """Has the frames measured whose times are known by now."""
         while self._unmeasured and self._clock.is_settled(self._unmeasured[0].number):
             frame = self._unmeasured.popleft()
-            exposure = self._clock.exposure(frame.number)
+            exposure = self._clock.exposure(frame.number, frame.exposure_ms)
             if exposure is not None:
                 odometer.see(frame.pixels, np.array(exposure))
 
@@ -223,7 +223,7 @@ class Tracker:
         """Shows the witness the frames of which all is known by now."""
         while self._unwitnessed:
             frame = self._unwitnessed[0]
-            exposure = self._clock.exposure(frame.number)
+            exposure = self._clock.exposure(frame.number, frame.exposure_ms)
             if exposure is None or not self._is_covered(frame.number, exposure[2]):
                 return
             self._unwitnessed.popleft()
@@ -267,7 +267,7 @@ class Tracker:
         """Whether all is known of `frame` that will be, or it cannot wait any longer."""
         if len(self._held) > MOST_HELD or self._newest_arrival_s - frame.arrived_s > _PATIENCE_S:
             return True
-        exposure = self._clock.exposure(frame.number)
+        exposure = self._clock.exposure(frame.number, frame.exposure_ms)
         if exposure is None or not self._is_covered(frame.number, exposure[2]):
             return False
         return self.witness is None or not self.witness.wants_more(np.array(exposure))
@@ -279,7 +279,7 @@ class Tracker:
 
     def _doubt_um(self, frame: Frame) -> float:
         """How far the stage moved between the moments at which `frame` may have been exposed; inf where that is not known."""
-        exposure = self._clock.exposure(frame.number)
+        exposure = self._clock.exposure(frame.number, frame.exposure_ms)
         self.doubt_s = doubt_s = self._clock.doubt_s(frame.number)
         if doubt_s == 0.0 or exposure is None:
             return 0.0
@@ -293,7 +293,7 @@ class Tracker:
     def _tile(self, frame: Frame, doubt_um: float) -> Tile | None:
         """The frame as a tile, whose time may put it `doubt_um` off, with unknown motion where the stage's path does not tell; None where the stage was never read."""
         known = self.calibration
-        exposure = self._clock.exposure(frame.number)
+        exposure = self._clock.exposure(frame.number, frame.exposure_ms)
         stretch = (
             None
             if exposure is None

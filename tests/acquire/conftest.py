@@ -12,7 +12,7 @@ from pymmcore_plus import find_micromanager
 from deblurd.acquire import open_microscope
 from deblurd.acquire.microscope import Microscope
 from deblurd.acquire.mmcore import MMCoreMicroscope
-from deblurd.settings import MicroscopeSettings, Settings, SimulatorSettings
+from deblurd.settings import MicroscopeSettings, ScanSettings, Settings, SimulatorSettings
 
 DEVICES = """Property,Core,Initialize,0
 Device,Camera,DemoCamera,DCam
@@ -56,7 +56,9 @@ def simulated() -> Iterator[Simulated]:
     """Opens the virtual microscope; options are those of its section in the configuration."""
     opened: list[Microscope] = []
 
-    def make(hang_s: float = 0.5, buffer_mb: int = 8, **options: Any) -> Microscope:
+    def make(
+        hang_s: float = 0.5, buffer_mb: int = 8, exposures_ms: tuple[float, ...] = (), **options: Any
+    ) -> Microscope:
         values: dict[str, Any] = {
             "fov_px": (64, 96), "slide_size_mm": (0.3, 0.2), "frames_per_s": 200.0, "latency_ms": 1.0, "jitter_ms": 0.0,
             "stage_read_ms": 0.0,
@@ -66,6 +68,7 @@ def simulated() -> Iterator[Simulated]:
                 backend="simulator", exposure_ms=1.0, hang_s=hang_s, buffer_mb=buffer_mb
             ),
             simulator=SimulatorSettings(**(values | options)),
+            scan=ScanSettings(observations=2, exposures_ms=exposures_ms),
         )
         opened.append(open_microscope(settings))
         return opened[-1]

@@ -298,3 +298,40 @@ def test_frames_through_another_objective_are_left_out(
     core.setProperty("Objective", "State", "1")
     with pytest.raises(MicroscopeError, match="put the first one back to go on, or start again"):
         take(microscope, 100_000)
+
+
+def test_exposures_take_turns_where_the_camera_can(democam: Democam) -> None:
+    """DemoCamera's picture is as bright as its exposure is long: what a frame is said to be exposed is what it was."""
+    size = "Property,Camera,OnCameraCCDXSize,48", "Property,Camera,OnCameraCCDYSize,64"
+    microscope = democam(
+        *size,
+        "Property,Camera,PixelType,16bit",
+        "Property,Camera,UseExposureSequences,Yes",
+        turns_ms=(8.0, 2.0, 4.0),
+    )
+    assert microscope.info.exposure_ms == 8.0
+    assert microscope.info.most_turns >= 3
+    for sequence in range(2):
+        frames = take(microscope, 7)
+        assert [f.exposure_ms for f in frames] == [8.0, 2.0, 4.0, 8.0, 2.0, 4.0, 8.0]
+        assert {f.sequence for f in frames} == {sequence}
+        light = np.array([f.pixels.mean() / f.exposure_ms for f in frames])
+        assert np.ptp(light) < 0.02 * light.mean()
+
+
+def test_frames_of_the_virtual_camera_say_how_long_each_was_exposed(simulated: Simulated) -> None:
+    microscope = simulated(hang_s=5.0, exposures_ms=(3.0, 1.0))
+    truth = microscope.simulation.truth
+    for _ in range(2):
+        frames = take(microscope, 9)
+        assert {f.exposure_ms for f in frames} == {3.0, 1.0}
+        for frame in frames:
+            true = truth[frame.sequence, frame.number]
+            assert 1000 * (true.exposure_end_s - true.exposure_start_s) == pytest.approx(frame.exposure_ms)
+
+
+def test_exposures_do_not_take_turns_where_the_camera_cannot(democam: Democam) -> None:
+    with pytest.raises(MicroscopeError, match=r"cannot change its exposure.*lane_exposures_ms"):
+        democam(turns_ms=(8.0, 2.0))
+    with pytest.raises(MicroscopeError, match=r"101 exposures in turn, and can take 100"):
+        democam("Property,Camera,UseExposureSequences,Yes", turns_ms=(8.0,) * 101)

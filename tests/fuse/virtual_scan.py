@@ -117,13 +117,13 @@ class VirtualScan:
             for target in (lane.start_um, lane.end_um):
                 motion.go(target, lane.speed_um_s, now_s)
                 now_s = max(motion.end_s, now_s) + lane.rest_s
-                exposure_ms = lane.exposure_ms or self.exposure_ms
-                while at_s + exposure_ms / 1000 <= now_s:
+                turns_ms = self.settings.scan.exposures_ms or (lane.exposure_ms or self.exposure_ms,)
+                while at_s + (exposure_ms := turns_ms[number % len(turns_ms)]) / 1000 <= now_s:
                     times = np.linspace(at_s, at_s + exposure_ms / 1000, _STEPS + 1)
                     path = motion.true(times)
                     yield exposure_ms, at_s, number, self._tile(path, at_s, exposure_ms, number), path
                     number += 1
-                    at_s += max(beat_s, exposure_ms / 1000)
+                    at_s += max(beat_s, *(ms / 1000 for ms in turns_ms))
                 if lane.end_um == lane.start_um:
                     break
         self.scan_s, self.frames = now_s, number

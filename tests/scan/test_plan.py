@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from deblurd.cli import main
 from deblurd.errors import UsageError
 from deblurd.scan.plan import WAYS, Conditions, best_of, plan, scan_time_s
+from deblurd.settings import ScanSettings
 
 SLIDE = Conditions((1.1, 1.1), (512, 512), 0.5, 30.0, 1000.0, can_alternate=True)
 
@@ -101,3 +104,35 @@ def test_the_command_prints_the_table_and_the_best(
     assert "no way of scanning is possible" in capsys.readouterr().err
     assert main([*words, "--time-s", "8"]) == 64
     assert "the light is not known" in capsys.readouterr().err
+
+
+def test_each_plan_says_how_it_is_configured() -> None:
+    for best in plan(SLIDE, 8.0):
+        if best.is_possible:
+            section, scan = best.settings()[0], best.settings()[1:]
+            loaded = tomllib.loads("\n".join(scan))
+            settings = ScanSettings(**loaded["scan"])
+            assert section.startswith("microscope.exposure_ms = ")
+            assert settings.speed_um_s == pytest.approx(best.speed_um_s, abs=1)
+            turns = {"alternate": settings.exposures_ms, "lanes": settings.lane_exposures_ms}
+            if best.way in turns:
+                assert turns[best.way] == pytest.approx(best.exposures_ms, rel=1e-3)
+
+
+def test_a_camera_of_a_configuration_is_asked_whether_it_takes_turns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    file = tmp_path / "deblurd.toml"
+    file.write_text(
+        f'[microscope]\nbackend = "simulator"\n[simulator]\nslide_size_mm = [0.3, 0.3]\n[mosaic]\noutput = "{tmp_path.as_posix()}"\n'
+    )
+    words = ["scan", "plan", "--config", str(file), "--area-mm", "1", "1", "--time-s", "8", "--light", "300"]
+    known = ["--read-noise-e", "4", "--full-well-e", "20000"]
+    assert main([*words, *known]) == 0
+    assert "cannot change its exposure" not in capsys.readouterr().out
+    monkeypatch.setattr("deblurd.acquire.mmcore.most_turns", lambda core: 0)
+    assert main([*words, *known]) == 0
+    assert "cannot change its exposure" in capsys.readouterr().out
+    assert main([*words, *known, "--sequenced"]) == 64
+    assert "said to be --sequenced" in capsys.readouterr().err

@@ -134,6 +134,23 @@ def test_a_beat_is_never_shorter_than_the_exposure(load: Loader) -> None:
     assert core.getExposure() == 25.0
 
 
+def test_exposures_take_turns_on_one_beat(load: Loader) -> None:
+    core, simulation = load(frames_per_s=100.0)
+    assert core.isExposureSequenceable(CAMERA)
+    core.loadExposureSequence(CAMERA, [6.0, 2.0])
+    core.startExposureSequence(CAMERA)
+    _scan(core, 8)
+    core.stopExposureSequence(CAMERA)
+    truth = [simulation.truth[0, n] for n in range(8)]
+    long_ms = [1000 * (t.exposure_end_s - t.exposure_start_s) for t in truth]
+    assert long_ms == pytest.approx([6.0, 2.0] * 4)
+    beats = np.diff([t.exposure_start_s for t in truth]) * 100
+    assert beats == pytest.approx(np.rint(beats), abs=1e-6)
+    _scan(core, 3)
+    ended = [simulation.truth[1, n] for n in range(3)]
+    assert [t.exposure_end_s - t.exposure_start_s for t in ended] == pytest.approx([0.002] * 3)
+
+
 def test_sequences_are_counted_and_snaps_are_not(load: Loader) -> None:
     core, simulation = load()
     _scan(core, 3)
