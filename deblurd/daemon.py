@@ -24,6 +24,7 @@ from deblurd.frames import Frame, Pose
 from deblurd.host.disk import DiskGuard
 from deblurd.host.lock import output_lock
 from deblurd.host.webhook import Webhook
+from deblurd.photon.kept import KeptTransfers
 from deblurd.pipeline import Finished, Progress, make_deblurrer
 from deblurd.reload import reload
 from deblurd.scan.scan import AreaScan
@@ -91,6 +92,7 @@ class Daemon:
             self._lock.release()
             raise
         info = self.microscope.info
+        transfer = KeptTransfers(output).get(info)
         self.camera = Camera(
             info.shape,
             np.dtype(info.dtype).name,
@@ -98,6 +100,8 @@ class Daemon:
             info.affine,
             info.exposure_ms,
             info.camera,
+            None if transfer is None else transfer.full_scale_e,
+            0.0 if transfer is None else transfer.read_e,
         )
         deblurrer = make_deblurrer(model, self.camera, settings.deblur)
         self.report = Report()

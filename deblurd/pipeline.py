@@ -25,6 +25,7 @@ from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.deblur.model import Model
 from deblurd.errors import DeblurdError
 from deblurd.frames import DeblurredTile, Frame, Pixels, Place, Tile
+from deblurd.fuse.fuser import Noise
 from deblurd.fusing import Companions, fuse_all, source_names
 from deblurd.host.logs import about_slide
 from deblurd.mosaic.store import MosaicStore
@@ -159,6 +160,7 @@ class SlidePipeline:
             self._read,
             camera.encoding,
             settings.scan.observations,
+            None if camera.full_scale_e is None else Noise(camera.full_scale_e, camera.read_e),
             fuses=fuses,
         )
         self._painter = Painter(

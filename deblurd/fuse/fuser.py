@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from deblurd.frames import Encoding, MotionVector, Pixels
 from deblurd.fuse.joint import Before, Kind, frequencies, gain_of, joint_wiener, mean_over, transfer
 from deblurd.fuse.spectrum import Floats, Spectrum, fit_spectrum
-from deblurd.fuse.views import Compared, View, block_grid, compare, is_alike, shifted
+from deblurd.fuse.views import Compared, View, block_grid, compare, is_alike, shifted, wrongly_moved
 from deblurd.kernel import motion_kernel, motion_transfer
 from deblurd.light import Image, luminance_of, to_linear
 
@@ -33,18 +33,33 @@ _EDGE_PX = 12
 
 _LEAST_SHARE = 0.02
 
+_UNLIKE = 0.2
+"""Kernels of which one differs from the other by a larger share of its motion have other zeros."""
+
+_CONTRADICTED = 3.0
+"""What was measured of a camera is not believed where a frame has so many times less noise: somebody changed its gain since."""
+
+Worth = Callable[[float], float]
+"""From an exposure to what it is worth, both in units of the key frame's: by how much its noise is less, once it is as bright."""
+
+WRONG_MOTION = "it is blurred otherwise than its motion says"
+
 ALONE_SHARE = 0.8
 """Of the square error of the filter, that what the network makes of one frame has: 1 dB less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What is known of the camera's noise. electrons: of a white pixel in `exposure_ms`. read_e: electrons. None, None where nothing is: then it is
-    measured in the frames."""
+    """What is known of the camera's noise, by a photon transfer. full_scale_e: electrons at full scale. read_e: read noise, electrons, standard deviation."""
 
-    electrons: float
+    full_scale_e: float
     read_e: float
-    exposure_ms: float
+
+    def variance(self, level: Floats) -> Floats:
+        """Of the noise where the light is `level`, both as shares of full scale."""
+        return np.asarray(
+            (np.maximum(level, 1e-3) * self.full_scale_e + self.read_e**2) / self.full_scale_e**2
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +92,7 @@ class _Sum:
 
 class Fuser:
     """Fuses tiles of one camera. read: gives the raw pixels of a frame by its number. encoding: what they mean. gain: (h, w) factors that even linear light
-    out over the frame, any size, or None. noise: of the camera, or None to measure it."""
+    out over the frame, any size, or None. noise: of the camera, or None to estimate it from the frames, as is done where they contradict it."""
 
     def __init__(
         self,
@@ -98,19 +113,30 @@ class Fuser:
             return None
         key_light = self._light(key.index)
         key_grey = luminance_of(key_light)
-        unit = self._unit_variance(key, key_light, others)
-        compared = self._compare(key, key_grey, others, unit)
+        unit, worth = self._unit_noise(key, key_light, others)
+        compared = self._compare(key, key_grey, others, unit, worth)
         left_out = {each.view.index: each.why_not for each in compared if each.why_not}
         good = [each for each in compared if not each.why_not]
+        wrong, key_is_wrong = wrongly_moved(key, good)
+        left_out |= {
+            each.view.index: WRONG_MOTION for each, is_wrong in zip(good, wrong, strict=True) if is_wrong
+        }
+        good = [each for each, is_wrong in zip(good, wrong, strict=True) if not is_wrong]
         if not good:
             return None
         doubted = _doubted(good, block_grid(key_grey.shape))
-        sums, used = self._add_up(key, key_light, good, doubted, left_out, alone is None)
+        if key_is_wrong:
+            # what a network made of it by that motion is no better
+            doubted, alone = np.ones_like(doubted), None
+        sums, used = self._add_up(
+            key, key_light, good, doubted, left_out, worth, alone is None and not key_is_wrong
+        )
         if not sums:
             return None
         shape = key_light.shape
         inner = slice(MARGIN_PX, MARGIN_PX + shape[0]), slice(MARGIN_PX, MARGIN_PX + shape[1])
-        kinds = [_kind(each, unit) for each in sums]
+        fill = _fill_each_other([each.motion for each in sums])
+        kinds = [_kind(each, unit, fill) for each in sums]
         spectra = _spectra(kinds)
         before = None
         if alone is not None:
@@ -145,26 +171,38 @@ class Fuser:
         gain = cv2.resize(self._gain, linear.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         return np.asarray(linear * (gain[..., None] if linear.ndim == 3 else gain), np.float32)
 
-    def _unit_variance(self, key: View, key_light: Image, others: Sequence[View]) -> Floats:
-        """Variance of the noise in each channel of a frame with the key's exposure, (C,)."""
+    def _unit_noise(self, key: View, key_light: Image, others: Sequence[View]) -> tuple[Floats, Worth]:
+        """Variance of the noise in each channel of a frame with the key's exposure, (C,); and what a frame with another exposure is worth."""
         planes = np.atleast_3d(key_light)
-        if self._noise is not None:
-            electrons = self._noise.electrons * key.exposure_ms / self._noise.exposure_ms
+        if (noise := self._noise) is not None:
             level = planes.mean(axis=(0, 1), dtype=np.float64)
-            return np.asarray((np.maximum(level, 1e-3) * electrons + self._noise.read_e**2) / electrons**2)
+            known = noise.variance(level)
+            seen = np.array([noise_variance(planes[..., c]) for c in range(planes.shape[2])])
+            # what is in a frame besides makes its noise seem more, and nothing makes it less
+            if not (known > _CONTRADICTED * seen).all():
+                mean = np.array(level.mean())
+
+                def worth(exposure: float) -> float:
+                    return float(exposure**2 * noise.variance(mean) / noise.variance(exposure * mean))
+
+                return known, worth
         # the frame with the longest blur shows its noise best: fine detail is not taken for noise there
         longest = max((key, *others), key=lambda view: view.motion.length_px if view.motion.is_known else 0.0)
         light = planes if longest is key else np.atleast_3d(self._light(longest.index))
         measured = np.array([noise_variance(light[..., c]) for c in range(light.shape[2])])
-        return np.maximum(measured * (longest.exposure_ms / key.exposure_ms), 1e-9)
+        # that of photons, which go with the exposure whatever the camera's gain
+        return np.maximum(measured * (longest.exposure_ms / key.exposure_ms), 1e-9), float
 
-    def _compare(self, key: View, key_grey: Image, others: Sequence[View], unit: Floats) -> list[Compared]:
+    def _compare(
+        self, key: View, key_grey: Image, others: Sequence[View], unit: Floats, worth: Worth
+    ) -> list[Compared]:
         mix = np.array([0.0625, 0.25, 0.0625]) if len(unit) == 3 else np.ones(1)
         variance = float(mix @ unit)
         out = []
         for view in others:
             light = luminance_of(self._light(view.index)) if view.motion.is_known else key_grey
-            theirs = variance * key.exposure_ms / view.exposure_ms * (view.exposure_ms / key.exposure_ms) ** 2
+            exposure = view.exposure_ms / key.exposure_ms
+            theirs = variance * exposure**2 / worth(exposure)
             out.append(compare(key, key_grey, view, light, (variance, theirs)))
         return out
 
@@ -175,6 +213,7 @@ class Fuser:
         good: Sequence[Compared],
         doubted: NDArray[np.bool_],
         left_out: dict[int, str],
+        worth: Worth,
         with_key: bool,
     ) -> tuple[list[_Sum], NDArray[np.uint8]]:
         """The sums of each kind, on the tile's grid with a margin around; and how many frames each pixel has. with_key: whether the key frame is in them."""
@@ -200,7 +239,8 @@ class Fuser:
             light = np.atleast_3d(key_light if view is key else self._light(view.index))
             # where most others disagree with the key, they are right; elsewhere it is
             wrong = doubted if view is key else _grown(each.disagrees) & ~doubted
-            self._add(total, used, view, light, each.brightness, wrong, key)
+            strength = worth(view.exposure_ms / key.exposure_ms)
+            self._add(total, used, view, light, each.brightness, strength, wrong, view is key)
         return [one for one in sums if one.views], used
 
     def _add(
@@ -210,8 +250,9 @@ class Fuser:
         view: View,
         light: Image,
         brightness: float,
+        strength: float,
         wrong: NDArray[np.bool_],
-        key: View,
+        is_key: bool,
     ) -> None:
         height, width = light.shape[:2]
         at = (view.offset_px[0] + MARGIN_PX, view.offset_px[1] + MARGIN_PX)
@@ -228,10 +269,9 @@ class Fuser:
             slice(columns.start - whole[1], columns.stop - whole[1]),
         )
         moved = shifted(light, part)[its]
-        # light of one unit of exposure; its noise falls with the photons, and they go with the exposure whatever the camera's gain
+        # light of one unit of exposure
         bright = np.float32(max(brightness, 1e-3))
-        strength = np.float32(view.exposure_ms / key.exposure_ms)
-        local = weight[its] * strength
+        local = weight[its] * np.float32(strength)
         if wrong.any():
             mask = cv2.resize(wrong.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
             inner = _paste(np.asarray(1 - mask, np.float32), used.shape, MARGIN_PX)
@@ -242,7 +282,7 @@ class Fuser:
         used[box] += local > 0.5 * strength * _SATURATED_WEIGHT
         total.views += 1
         total.lengths.append(_like(view.motion, total.motion))
-        total.sigmas.append(0.0 if view is key else view.sigma_px)
+        total.sigmas.append(0.0 if is_key else view.sigma_px)
 
 
 def _before(
@@ -286,12 +326,28 @@ def _grown(blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(cv2.dilate(blocks.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
 
 
-def _kind(total: _Sum, unit: Floats) -> Kind:
-    """The mean of a sum. The weight of a pixel is the number of key exposures that its light is worth."""
+def _fill_each_other(motions: Sequence[MotionVector]) -> bool:
+    """Whether some kernels differ so much that each has its zeros where another sees."""
+    return any(
+        min(math.hypot(a.dy - b.dy, a.dx - b.dx), math.hypot(a.dy + b.dy, a.dx + b.dx))
+        > _UNLIKE * max(a.length_px, b.length_px)
+        for n, a in enumerate(motions)
+        for b in motions[:n]
+    )
+
+
+def _kind(total: _Sum, unit: Floats, others_fill: bool) -> Kind:
+    """The mean of a sum. The weight of a pixel is the number of key exposures that its light is worth.
+
+    Its noise is that of most pixels where other kinds fill the zeros of its kernel. Where none does, what is wrong at the borders of the views rings far
+    through the tile, and so the mean of the noise counts, to which the borders add most.
+    """
     weight = total.weight
     covered = weight > _LEAST_SHARE * max(float(weight.max()), 1e-9)
     image = total.total / np.maximum(weight, 1e-6)[..., None]
-    worth = float(1 / np.mean(1 / weight[covered])) if covered.any() else 1e-3
+    worth = 1e-3
+    if covered.any():
+        worth = float(np.median(weight[covered]) if others_fill else 1 / np.mean(1 / weight[covered]))
     motion = _mean_motion(total.lengths)
     sigma_px = float(np.sqrt(np.mean(np.square(total.sigmas)))) if total.sigmas else 0.0
     return Kind(

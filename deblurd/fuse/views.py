@@ -8,7 +8,8 @@ of them, something that moved, or a wrong place.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -36,6 +37,12 @@ _TOO_MANY = 0.4
 _EXPOSURE_OFF = 0.1
 """A brightness that differs by more from what the exposures say is worth a word."""
 
+_SMOOTH_PX = 1.0
+_SPREAD = 0.3
+_LEAST_SPREAD_PX2 = 0.5
+_SPREAD_SIGMAS = 4.0
+"""A motion is not believed where the picture is spread by so much more or less than it says: as a share of what it says, in px^2, and in standard deviations."""
+
 NO_AREA = "it has no area in common with the others"
 
 _TAPS = np.arange(-3, 5)
@@ -55,7 +62,8 @@ class View:
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
     """A view held against the key frame. view: with its offset refined. brightness: of the view over the key's. disagrees: (rows, columns) bool, blocks of
-    the key frame in which they differ; seen: those that could be compared. why_not: why it cannot be used, or "". note: what is odd about it, or ""."""
+    the key frame in which they differ; seen: those that could be compared. spread_px2: (3,), by how much wider than its motion says the view is blurred, beyond the key, as
+    variances yy, yx, xx; spread_sigma_px2: of each, standard deviation. why_not: why it cannot be used, or "". note: what is odd about it, or ""."""
 
     view: View
     brightness: float
@@ -63,6 +71,8 @@ class Compared:
     seen: NDArray[np.bool_]
     why_not: str = ""
     note: str = ""
+    spread_px2: Floats = field(default_factory=lambda: np.zeros(3))
+    spread_sigma_px2: float = math.inf
 
 
 def compare(
@@ -101,7 +111,22 @@ def compare(
     seen, disagrees = overlap.disagreement(brightness, variances, blocks)
     if seen.sum() >= _LEAST_BLOCKS and disagrees.sum() > _TOO_MANY * seen.sum():
         return replace(left_out, why_not="it disagrees with the others")
-    return Compared(found, brightness, disagrees, seen, "", note)
+    return Compared(found, brightness, disagrees, seen, "", note, *overlap.spread())
+
+
+def wrongly_moved(key: View, compared: Sequence[Compared]) -> tuple[list[bool], bool]:
+    """Whose motion is not what the picture shows: of each view, and of the key. What most of them say, the key among them, is right; of two nobody knows."""
+    spreads = np.array([np.zeros(3), *(each.spread_px2 for each in compared)])
+    if len(spreads) < 3:
+        return [False] * len(compared), False
+    off = np.abs(spreads - np.median(spreads, axis=0)).max(axis=1)
+    known = np.array([each.spread_sigma_px2 for each in compared])
+    least = [
+        max(_LEAST_SPREAD_PX2, _SPREAD * motion.length_px**2 / 12)
+        for motion in (key.motion, *(each.view.motion for each in compared))
+    ]
+    wrong = off > np.maximum(least, _SPREAD_SIGMAS * np.array([np.median(known), *known]))
+    return [bool(each) for each in wrong[1:]], bool(wrong[0])
 
 
 def block_grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -194,6 +219,27 @@ class _Overlap:
         # b(p) = scene(p + d) where the view lies d further on than thought is scene at a place d nearer
         dy, dx = np.clip(np.linalg.solve(normal, right), -1.0, 1.0)
         return float(dy), float(dx)
+
+    def spread(self) -> tuple[Floats, float]:
+        """By how much more b is blurred than a, as variances yy, yx, xx, px^2; and their standard deviation. To second order a blur adds half its
+        variance times the second derivative."""
+        a, b = (
+            np.asarray(cv2.GaussianBlur(each, (0, 0), _SMOOTH_PX), np.float32)
+            for each in (self.a, self.b / np.float32(max(self.brightness(), 1e-3)))
+        )
+        mean, difference = (a + b) / 2, b - a
+        bent = [
+            cv2.Sobel(mean, cv2.CV_32F, dx, dy, ksize=3, scale=1 / 4) for dy, dx in ((2, 0), (1, 1), (0, 2))
+        ]
+        bent[1] = 2 * bent[1]
+        weight = 1 / (1 + (difference / (3 * float(np.median(np.abs(difference))) + 1e-6)) ** 2)
+        normal = np.array([[float((weight * u * v).sum()) for v in bent] for u in bent]) / 2
+        normal += np.eye(3) * (1e-6 * np.trace(normal) + 1e-12)
+        right = np.array([float((weight * u * difference).sum()) for u in bent])
+        # neighbours are alike by the smoothing, so they count as one
+        sigma = 2 * float(np.sqrt((weight * difference**2).mean())) * math.sqrt(4 * math.pi) * _SMOOTH_PX
+        found = np.linalg.solve(normal, right)
+        return found, sigma * math.sqrt(float(np.linalg.inv(2 * normal).diagonal().max()))
 
     def disagreement(
         self, brightness: float, variances: tuple[float, float], blocks: tuple[int, int]

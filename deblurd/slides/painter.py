@@ -26,7 +26,8 @@ _NO_PIXELS: Pixels = np.empty(0, np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """What the pixels of a slide are: (H, W) or (H, W, 3) `shape`, dtype, how values follow light, where they lie."""
+    """What the pixels of a slide are: (H, W) or (H, W, 3) `shape`, dtype, how values follow light, where they lie. full_scale_e, read_e: electrons
+    at full scale and the read noise, electrons, as they were measured when the slide began; None, 0 where they were not."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -34,6 +35,8 @@ class Camera:
     affine: PixelToStage
     exposure_ms: float
     name: str = ""
+    full_scale_e: float | None = None
+    read_e: float = 0.0
 
     def to_json(self) -> str:
         return json.dumps(
@@ -44,6 +47,8 @@ class Camera:
                 "affine_um": self.affine.matrix.tolist(),
                 "exposure_ms": self.exposure_ms,
                 "name": self.name,
+                "full_scale_e": self.full_scale_e,
+                "read_e": self.read_e,
             }
         )
 
@@ -57,6 +62,9 @@ class Camera:
             PixelToStage(np.array(c["affine_um"], dtype=np.float64)),
             c["exposure_ms"],
             c["name"],
+            # slides from before there was such a measurement
+            c.get("full_scale_e"),
+            c.get("read_e", 0.0),
         )
 
 

@@ -72,7 +72,7 @@ def main() -> None:
         cells = []
         for blurs_px in BLURS_PX.values():
             pixels, views = frames(o.side, blurs_px)
-            fuser = Fuser(pixels.__getitem__, "srgb", noise=Noise(ELECTRONS, READ_E, EXPOSURE_MS))
+            fuser = Fuser(pixels.__getitem__, "srgb", noise=Noise(ELECTRONS, READ_E))
             others = [views[1 + n % (len(views) - 1)] for n in range(m - 1)]
             key = views[0]
             took_s = cpu_s(partial(fuser.fuse, key, others), o.repeats) / megapixels

@@ -33,6 +33,7 @@ class Scene:
     """Frames of `SIDE_PX` in the middle of a larger picture. electrons: of white in 10 ms."""
 
     electrons: float = 10_000.0
+    read_e: float = READ_E
     seed: int = 1
     pixels: list[Pixels] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Scene:
         first = (light.shape[0] - SIDE_PX) // 2
         light = light[first : first + SIDE_PX, first : first + SIDE_PX]
         electrons = self.electrons * exposure_ms / 10.0
-        noise = np.sqrt(np.maximum(light, 0) * electrons + READ_E**2) / electrons
+        noise = np.sqrt(np.maximum(light, 0) * electrons + self.read_e**2) / electrons
         seen = (light + noise * self.rng.normal(size=light.shape)) * brightness
         pixels = from_linear(seen.astype(np.float32), np.uint8, "srgb")
         mark(pixels)
@@ -73,7 +74,7 @@ class Scene:
         self.views.append(View(len(self.views), told_motion or motion, said, exposure_ms))
 
     def fuser(self, *, measured: bool = True) -> Fuser:
-        noise = Noise(self.electrons, READ_E, 10.0) if measured else None
+        noise = Noise(self.electrons, self.read_e) if measured else None
         return Fuser(self.pixels.__getitem__, "srgb", noise=noise)
 
     def fuse(self, only: Sequence[int] | None = None) -> Fused:

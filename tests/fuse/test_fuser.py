@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deblurd.frames import MotionVector, Pixels
+from deblurd.fuse.fuser import WRONG_MOTION, Fuser, Noise
 from deblurd.fuse.views import View
 from deblurd.kernel import reblur
 from deblurd.light import to_linear
@@ -54,6 +55,27 @@ def test_a_wrong_place_is_put_right_or_left_out_and_costs_no_more_than_that() ->
         assert scene.psnr_db(fused.light) > without - 0.2
         if off_px != (0.0, 0.4):
             assert list(fused.left_out) == [3]
+
+
+@pytest.mark.parametrize("told", [MotionVector(0.0, 10.8), MotionVector(2.7, 7.5)])
+def test_a_frame_whose_motion_is_told_wrongly_is_left_out(told: MotionVector) -> None:
+    scene = _scene([ALONG, ALONG, ALONG])
+    scene.shoot(ALONG, PLACES[3], told_motion=told)
+    fused = scene.fuse()
+    assert fused.left_out == {3: WRONG_MOTION}
+    assert not _scene([ALONG] * 4).fuse().left_out
+
+
+def test_a_tile_whose_own_motion_is_told_wrongly_is_made_of_the_others() -> None:
+    scene = Scene()
+    scene.shoot(ALONG, PLACES[0], told_motion=MotionVector(0.0, 11.2))
+    for place in PLACES[1:]:
+        scene.shoot(ALONG, place)
+    right = _scene([ALONG] * 5)
+    fused = scene.fuse()
+    assert not fused.left_out
+    assert fused.observations[60:130, 60:130].max() == 4
+    assert scene.psnr_db(fused.light) > right.psnr_db(right.fuse().light) - 1.0
 
 
 def test_a_frame_of_something_else_is_left_out() -> None:
@@ -123,6 +145,30 @@ def test_unequal_exposures_are_weighed_by_their_light() -> None:
     alone = scene.fuse([0, 0])
     assert not fused.notes
     assert scene.psnr_db(fused.light) > scene.psnr_db(alone.light) + 1.0
+
+
+def test_a_measured_camera_weighs_dim_frames_by_their_read_noise() -> None:
+    """Of 40 electrons of white with 12 of read noise a short frame is worth far less than its share of the light."""
+    scene = Scene(electrons=200.0, read_e=12.0)
+    scene.shoot(MotionVector(0, 10.0), PLACES[0], exposure_ms=10.0)
+    for place in PLACES[1:]:
+        scene.shoot(MotionVector(0, 2.0), place, exposure_ms=2.0, brightness=0.2)
+    key, *others = scene.views
+    known, guessed = (scene.fuser(measured=measured).fuse(key, others) for measured in (True, False))
+    assert known is not None
+    assert guessed is not None
+    assert scene.psnr_db(known.light) > scene.psnr_db(guessed.light) + 0.3
+
+
+def test_what_was_measured_of_the_camera_is_not_believed_against_the_frames() -> None:
+    """Its gain was changed since."""
+    scene = _scene([ALONG, MotionVector(0, 5.0)])
+    key, *others = scene.views
+    wrong = Fuser(scene.pixels.__getitem__, "srgb", noise=Noise(200.0, 50.0)).fuse(key, others)
+    guessed = scene.fuser(measured=False).fuse(key, others)
+    assert wrong is not None
+    assert guessed is not None
+    assert np.array_equal(wrong.light, guessed.light)
 
 
 def test_the_expected_error_is_about_the_real_one() -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from deblurd.cli import main
+from deblurd.config import load
+from deblurd.daemon import Daemon
 from deblurd.photon.kept import FILE
+from deblurd.slides.painter import Camera
 
 CONFIG = """
 [microscope]
@@ -44,6 +47,12 @@ def test_a_camera_in_a_real_core_is_measured_kept_checked_and_planned_with(
     assert "e-/count" in capsys.readouterr().out
     assert main(["scan", "plan", "--config", file, "--area-mm", "1", "1", "--time-s", "20"]) == 0
     assert "not measured" not in capsys.readouterr().out
+    daemon = Daemon(load(Path(file)))
+    try:
+        camera = Camera.from_json(daemon.camera.to_json())
+    finally:
+        daemon.close()
+    assert (camera.full_scale_e, camera.read_e) == (kept["full_scale_e"], kept["read_e"])
     (tmp_path / "out" / FILE).write_text(
         '{"Camera, uint8, linear": {"gain_e": 1}, "Camera, uint8, srgb": 3}', encoding="utf-8"
     )
