@@ -119,6 +119,7 @@ class Placer:
         expected = self._stage.predict(tile.pose.yx_um[None], direction[None], np.array([tile.pose.t_s]))[0]
         prepared = pairwise.prepare(pixels)
         self._contrast[tile.index] = float(prepared.coarse.std())
+        self.shading.expose(tile.index, tile.exposure_ms)
         edges = self._match(tile.index, prepared, expected)
         place = self._first_place(edges, expected, self._stage.sigma_px)
         self.edges.extend(edges)

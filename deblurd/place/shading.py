@@ -66,11 +66,17 @@ class Shading:
         self._blocks, self._square = 0, 0.0
         self._encoding: Encoding = encoding
         self._pairs: list[_Pair] = []
+        self._exposures_ms: dict[int, float] = {}
 
     @property
     def is_settled(self) -> bool:
         """Whether enough was seen; from then on `gain` stays what it is."""
         return self._blocks >= SETTLED_BLOCKS
+
+    def expose(self, tile: int, exposure_ms: float) -> None:
+        """How long a tile was exposed: light goes with it, and what is left is the lamp's. Before its overlaps."""
+        if exposure_ms > 0:
+            self._exposures_ms[tile] = exposure_ms
 
     def add(self, i: int, j: int, a: Pixels, b: Pixels, shift: NDArray[np.float64]) -> None:
         """Compares the overlap of two grey tiles (H, W), numbers i and j; b lies at `shift` (2,) px from a."""
@@ -91,7 +97,8 @@ class Shading:
         x = left + (np.arange(columns) + 0.5) * width / columns
         yy, xx = (grid[good] for grid in np.meshgrid(y, x, indexing="ij"))
         rises = self._basis(yy, xx) - self._basis(yy - dy, xx - dx)
-        ratio = np.log(of_a[good]) - np.log(of_b[good])
+        told = self._exposures_ms.get(i, 1.0) / self._exposures_ms.get(j, 1.0)
+        ratio = np.log(of_a[good]) - np.log(of_b[good]) - np.log(told)
         if len(ratio) >= _LEAST_PAIR_BLOCKS:
             self._pairs.append(_Pair(i, j, float(np.median(ratio)), rises.mean(axis=0), len(ratio)))
         if self.is_settled:
@@ -114,10 +121,14 @@ class Shading:
         return np.asarray(gain / gain.mean(), dtype=np.float32)
 
     def lights(self) -> dict[int, float]:
-        """Factors that even the exposures out, in linear light; tiles that need none are left out.
+        """Factors that even the exposures out, up to the longest, in linear light; tiles that need none are left out."""
+        longest_ms = max(self._exposures_ms.values(), default=0.0)
+        told = {tile: longest_ms / ms for tile, ms in self._exposures_ms.items() if ms != longest_ms}
+        lamp = self._lamp()
+        return {tile: told.get(tile, 1.0) * lamp.get(tile, 1.0) for tile in sorted(told.keys() | lamp.keys())}
 
-        Least squares over all overlaps, reweighted (Cauchy), drawn to 1.
-        """
+    def _lamp(self) -> dict[int, float]:
+        """Besides: least squares over all overlaps, reweighted (Cauchy), drawn to 1."""
         if not self._pairs:
             return {}
         tiles = sorted({n for pair in self._pairs for n in (pair.i, pair.j)})

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from deblurd.light import from_linear, to_linear
 from deblurd.place.pairwise import prepare
 from deblurd.place.shading import Shading
 from tests.benchmarks.scan_sets import Scan, ScanSet
@@ -81,6 +82,26 @@ def test_exposures_that_differ_are_evened_out(
     assert scan.lights.std() > 0.03
     assert rest.std() < 0.004
     assert evened.std() < 0.02
+
+
+def test_exposures_that_take_turns_are_evened_out_as_told(scan_of: Callable[[ScanSet], Scan]) -> None:
+    scan = scan_of(SMALL.but(dtype="uint16"))
+    shading = Shading(scan.pixels[0].shape, scan.encoding)
+    grey = [prepare(pixels).grey for pixels in scan.pixels]
+    turns = [1.0 if n % 2 else 0.25 for n in range(len(grey))]
+    for n, turn in enumerate(turns):
+        light = to_linear(grey[n], scan.encoding) * np.float32(turn)
+        grey[n] = from_linear(light, grey[n].dtype, scan.encoding)
+        shading.expose(n, 8 * turn)
+    size = grey[0].shape[0]
+    for j in range(len(grey)):
+        for i in range(j):
+            shift = scan.truth[j] - scan.truth[i]
+            if np.prod(np.maximum(0, size - np.abs(shift))) > 0.1 * size**2:
+                shading.add(i, j, grey[i], grey[j], shift)
+    lights = shading.lights()
+    evened = np.log([turn * lights.get(n, 1.0) for n, turn in enumerate(turns)])
+    assert np.ptp(evened) < 0.02
 
 
 def test_a_steady_lamp_is_left_alone(scan_of: Callable[[ScanSet], Scan]) -> None:
