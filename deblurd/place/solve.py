@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
@@ -116,7 +117,9 @@ class _System:
         poses = np.array([tile.pose.yx_um for tile in tiles])
         times = np.array([tile.pose.t_s for tile in tiles])
         way = Directions(start.affine)
-        direction = np.array([way.next(tile) for tile in tiles])
+        # a single wrong reading is no way there and back, which would pass for lag
+        passed = median_filter(poses, size=(3, 1), mode="nearest")
+        direction = np.array([way.next(tile, at) for tile, at in zip(tiles, passed, strict=True)])
         pixel_um = start.affine.pixel_size_um
         sigma_um = np.array([tile.pose.sigma_um for tile in tiles])
         self._pose_sigma_px = np.where(np.isfinite(sigma_um), sigma_um / pixel_um, UNREAD_SIGMA_PX)

@@ -44,15 +44,15 @@ class Directions:
         self._signs = [0.0, 0.0]
         self._before: tuple[float, float] | None = None
 
-    def next(self, tile: Tile) -> Array:
-        """(2,) of -1, 0, 1 for the axes (y, x)."""
+    def next(self, tile: Tile, at_um: Array | None = None) -> Array:
+        """(2,) of -1, 0, 1 for the axes (y, x). at_um: (2,), where the stage was, if that is known better than by the tile's own reading."""
         travel, threshold = (0.0, 0.0), MOVING_PX * self._pixel_um
         if tile.motion.is_known:
             # the image runs against the stage
             (yy, yx), (xy, xx) = self._matrix
             dy, dx = tile.motion.dy, tile.motion.dx
             travel = -(yy * dy + yx * dx), -(xy * dy + xx * dx)
-        here = (tile.pose.y_um, tile.pose.x_um)
+        here = (tile.pose.y_um, tile.pose.x_um) if at_um is None else (float(at_um[0]), float(at_um[1]))
         if max(abs(travel[0]), abs(travel[1])) < threshold and self._before is not None:
             travel = here[0] - self._before[0], here[1] - self._before[1]
             threshold = STEP_PX * self._pixel_um

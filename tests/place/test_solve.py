@@ -105,7 +105,8 @@ def test_wrong_readings_of_single_tiles_pull_nothing(data: st.DataObject) -> Non
     readings = planned.copy()
     blank = [n for n in range(64) if planned[n, 1] > 5.5 * STEP_PX]
     seen = [n for n in range(64) if n not in blank]
-    wrong = data.draw(st.lists(st.sampled_from(seen), max_size=6, unique=True))
+    # several of them in the first lane, or at the end, pass for the lag of the stage
+    wrong = data.draw(st.lists(st.sampled_from(seen[8:-2]), max_size=4, unique=True))
     for n in wrong:
         readings[n] += data.draw(st.tuples(*[st.floats(-400, 400)] * 2))
     edges = [e for e in edges_of(truth) if e.i not in blank and e.j not in blank]
