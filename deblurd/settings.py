@@ -306,17 +306,12 @@ class MosaicSettings(Section):
     refresh_s: Positive = Field(
         5.0, description="an unfinished part of the mosaic is written this long after its last tile, s"
     )
-    memory_mb: Mebibytes = Field(64, description="cap of the tile cache, MiB")
     shading: Literal["auto", "off"] = Field(
         "auto", description="auto: even out vignetting, measured from overlapping tiles; off: leave it"
     )
     least_free_mb: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
         500,
         description="with less room on the disk than this, MB, a scan is paused until there is more; painting may use what is left",
-    )
-    keep_raw: bool = Field(
-        True,
-        description="true: keep raw.zarr; false deletes raw.zarr of a finished slide, and with it the way back",
     )
 
 

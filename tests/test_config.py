@@ -51,8 +51,9 @@ backend = "simulator"
 [mosaic]
 chunk_px = 7
 overlap = 0.1
-keep_raw = "yes"
 
+[serve]
+enabled = "yes"
 [deblurr]
 [slide]
 "name" = "a b"
@@ -65,10 +66,10 @@ colour = "red"
         "10: microscope.buffer_mb: input should be greater than 0 (got -1); allowed: a whole number above 0",
         "14: mosaic.chunk_px: input should be 128, 256 or 512 (got 7); allowed: 128 or 256 or 512",
         '15: mosaic.overlap: there is no such setting; did you mean "overlap" of [scan]?',
-        '16: mosaic.keep_raw: input should be a valid boolean (got "yes"); allowed: true or false',
-        '18: deblurr: there is no such setting; did you mean "deblur"?',
-        '20: slide.name: it would give "a b", and no folder is called so: use letters, digits, . _ and -, at most 64, and no dot first',
-        "21: slide.colour: there is no such setting; allowed: name, folder, operator, ",
+        '18: serve.enabled: input should be a valid boolean (got "yes"); allowed: true or false',
+        '19: deblurr: there is no such setting; did you mean "deblur"?',
+        '21: slide.name: it would give "a b", and no folder is called so: use letters, digits, . _ and -, at most 64, and no dot first',
+        "22: slide.colour: there is no such setting; allowed: name, folder, operator, ",
     ]
     found = complaints(tmp_path, text)
     assert [line[: len(start)] for line, start in zip(found, expected, strict=True)] == expected

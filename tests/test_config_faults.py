@@ -17,7 +17,7 @@ SOUND = {
     "simulator": ["seed = 3", "fov_px = [ # height, width\n 256,\n 256,\n]"],
     "scan": ["overlap = 0.3", 'mode = "watch"'],
     "deblur": ['model = "wiener"', "threads = 1"],
-    "mosaic": ['output = """\nslides"""', "keep_raw = false"],
+    "mosaic": ['output = """\nslides"""', "chunk_px = 128"],
     "slide": ["idle_end_s = 10.5", "home_um = [0, -1.5]"],
 }
 FAULTS = {
@@ -25,7 +25,7 @@ FAULTS = {
     "simulator": ["bit_depth = 12", "frames_per_s = inf", "slide_size_mm = [1]", "vignetting = 1.0"],
     "scan": ["area_mm = [1.0, 0]", 'speed_um_s = "fast"', "lanes = 3"],
     "deblur": ['device = "gpu"', "batch = 0", "thread = 2"],
-    "mosaic": ["chunk_px = 300", "memory_mb = 1e3", "chunk = [\n 1,\n]"],
+    "mosaic": ["chunk_px = 300", "refresh_s = -1", "chunk = [\n 1,\n]"],
     "slide": ['name = "a/b"', "home_radius_um = -1", "idle = 3"],
 }
 ENTRIES = [

@@ -254,14 +254,13 @@ def test_an_acquisition_without_a_stream_is_said(studio: Studio, attached: Attac
     looking = threading.Thread(target=lambda: list(microscope.frames(stop)))
     looking.start()
     until_s = time.perf_counter() + 10
-    while (said := microscope.trouble) is None and time.perf_counter() < until_s:
+    while "one by one" not in (said := microscope.trouble or "") and time.perf_counter() < until_s:
         time.sleep(0.01)
     is_acquiring = microscope.is_acquiring
     stop.set()
     looking.join()
     studio.order("acquired")
     assert is_acquiring
-    assert said is not None
     assert "takes its pictures one by one" in said
 
 
