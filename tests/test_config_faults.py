@@ -17,7 +17,7 @@ SOUND = {
     "simulator": ["seed = 3", "fov_px = [ # height, width\n 256,\n 256,\n]"],
     "scan": ["overlap = 0.3", 'mode = "watch"'],
     "deblur": ['model = "wiener"', "threads = 1"],
-    "mosaic": ['output = """\nslides"""', "chunk_px = 128"],
+    "mosaic": ['output = """\nslides"""', "shard_px = 512"],
     "slide": ["idle_end_s = 10.5", "home_um = [0, -1.5]"],
 }
 FAULTS = {
