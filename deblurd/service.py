@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import queue
 import sys
 import threading
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
 
+LEAVE_S = 15.0
+"""After painting was left off, what does not end by then hangs, and nothing that can be lost waits for it."""
+
+HUNG = 70
+"""The exit code of a process that was left with something hanging in it."""
+
 
 class Served(Protocol):
     """What a service asks of a daemon; from any thread."""
@@ -41,7 +48,7 @@ class Service:
     """Looks after `daemon` from `with` to the end of it, on a thread of its own; in a terminal too, where no manager listens.
 
     path: of the configuration, read again when an item comes into `hangups`. sentence: the daemon's state, for people.
-    stop: after it was set in haste, painting has `service.drain_s` seconds.
+    stop: after it was set in haste, painting has `service.drain_s` seconds, and whatever hangs LEAVE_S more: then the process ends as it is.
     """
 
     def __init__(
@@ -118,6 +125,11 @@ class Service:
                 drain_s,
             )
             self._daemon.abandon()
+        if self._abandoned and now_s > self._stopped_s + drain_s + LEAVE_S:
+            log.error(
+                "something hangs, and the process ends all the same: what was recorded is on the disk, and finished at the next start"
+            )
+            os._exit(HUNG)
 
     def _look_for_stuck(self) -> str:
         """What is stuck, in a sentence; "": nothing is."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deblurd import config, health
+from deblurd import config, health, service
 from deblurd.errors import ModelError
 from deblurd.host.notify import Notifier
 from deblurd.host.signals import Stop
@@ -143,6 +143,17 @@ def test_in_haste_painting_has_so_long_and_otherwise_as_long_as_it_takes(world: 
         assert not world.daemon.abandoned.wait(1.5)
         world.stop.in_haste = True
         assert world.daemon.abandoned.wait(10)
+
+
+def test_what_hangs_does_not_hold_up_the_end_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: queue.SimpleQueue[int] = queue.SimpleQueue()
+    monkeypatch.setattr(service, "LEAVE_S", 0.2)
+    monkeypatch.setattr("os._exit", left.put)
+    with world.at_work():
+        world.stop.set()
+        world.stop.in_haste = True
+        assert left.get(timeout=10) == service.HUNG
+        assert world.daemon.abandoned.is_set()
 
 
 def test_the_last_word_is_why_it_ended(world: World) -> None:
