@@ -344,9 +344,10 @@ def test_a_studio_that_hangs_in_mid_scan_is_attached_to_again(config: Path, atta
     until(microscope, lambda frame: _at_10(frame, hanging) and frame.sequence == 1)
     hanging.join()
     assert microscope.trouble is None
-    assert microscope.losses.counts()["process"] == 1
-    (loss,) = (loss for loss in microscope.losses.recent() if loss.cause == "process")
-    assert "did not come back" in loss.detail
+    # on a busy machine it may seem to hang once more while it comes back
+    losses = [loss for loss in microscope.losses.recent() if loss.cause == "process"]
+    assert losses
+    assert all("did not come back" in loss.detail for loss in losses)
     microscope.close()
     # the sequence that was left behind was deblurd's own
     assert studio.order("ask isSequenceRunning") == "False"
