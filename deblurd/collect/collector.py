@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SHARP_FRAMES = 8
 """Frames at rest whose median is the sharp one."""
 
-RUNS = 5
+RUNS = 10
 """A busy computer may get nothing that fits out of a run past a place: so often it is tried."""
 
 RUN_UP_S = 0.1

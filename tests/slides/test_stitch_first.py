@@ -33,7 +33,8 @@ def test_a_slide_is_painted_in_the_other_order_and_back(finished: Path, slide: S
     assert slide.read_manifest()["state"] == "done"
     assert verify(slide)[2] == []
     before, after = MosaicReader(SlideFolder(finished).mosaic), MosaicReader(slide.mosaic)
-    assert np.abs(np.subtract(before.shapes[0], after.shapes[0])).max() <= 1
+    # by a pixel at either end
+    assert np.abs(np.subtract(before.shapes[0], after.shapes[0])).max() <= 2
     assert after.state == "final"
     assert 2 in np.unique(after.read_source(0, 0, 0, *after.shapes[0][1:]))
     assert {p.name for p in slide.path.iterdir()} == {p.name for p in finished.iterdir()}
