@@ -15,6 +15,7 @@ from deblurd import health
 from deblurd.acquire.arrival import received_s
 from deblurd.acquire.coretalk import ask
 from deblurd.acquire.losses import Losses
+from deblurd.acquire.shape import ShapeGuard
 from deblurd.acquire.stream import check_pixels, to_pixels
 from deblurd.errors import MicroscopeError
 from deblurd.frames import Frame
@@ -23,7 +24,6 @@ _LOOK_S = 0.001
 _OFF_LOOK_S = 0.1
 _ACQUISITION_S = 0.5
 _REPORT_S = 10.0
-_WRONG_SHAPES_IN_A_ROW = 10
 
 
 class Looked(Protocol):
@@ -79,7 +79,7 @@ class LiveView:
         self.start()
         newest: tuple[int, str] | None = None
         heard_s = looked_s = time.perf_counter()
-        wrong = 0
+        shapes = ShapeGuard(self.camera, self.shape, self.dtype, self._losses)
         while self._wanted and not stop.is_set():
             health.beat()
             self._look_for_acquisition()
@@ -110,19 +110,9 @@ class LiveView:
             self.trouble, newest, heard_s = None, (number, stamp), now_s
             self._tell_unseen(now_s)
             pixels = to_pixels(image, self._components)
-            if (pixels.shape, pixels.dtype.name) == (self.shape, self.dtype):
-                wrong = 0
+            if shapes.passes(pixels):
                 yield Frame(
                     pixels, number, received_s(stamp, now_s, before_s), self.exposure_ms, self._sequence
-                )
-                continue
-            wrong += 1
-            what = f"{pixels.shape} {pixels.dtype.name} in place of {self.shape} {self.dtype}"
-            self._losses.add("shape", 1, what)
-            if wrong >= _WRONG_SHAPES_IN_A_ROW:
-                raise MicroscopeError(
-                    f"{self.camera} now sends {what}, because somebody changed it: undo the change of binning, region or "
-                    "pixel type, or start again"
                 )
         self._tell_unseen(self._told_s + 2 * _REPORT_S)
         self._wanted = False

@@ -19,6 +19,7 @@ from deblurd import health
 from deblurd.acquire.arrival import Watch, received_s
 from deblurd.acquire.coretalk import ask, first_line
 from deblurd.acquire.losses import Cause, Losses
+from deblurd.acquire.shape import ShapeGuard, words
 from deblurd.errors import ConfigError, MicroscopeError
 from deblurd.frames import Frame, Pixels
 
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 _ENDLESS = 2**31 - 1
 _LOOK_S = 0.0005
-_WRONG_SHAPES_IN_A_ROW = 10
 _FRUITLESS_STARTS = 3
 _RATE_FRAMES, _RATE_LOOKS = 16, 8
 """So often it is looked at how fast the camera is, and over so many looks: one after the other frames may come in bursts."""
@@ -52,7 +52,7 @@ def check_pixels(sample: Pixels, camera: str) -> None:
     """Raises ConfigError unless they are uint8 or uint16, mono or RGB."""
     if sample.dtype.name not in ("uint8", "uint16") or not (sample.ndim == 2 or sample.shape[2:] == (3,)):
         raise ConfigError(
-            f"{camera} gives {_words(sample)}, which deblurd cannot use: set its pixel type to 8 or 16 bits, "
+            f"{camera} gives {words(sample)}, which deblurd cannot use: set its pixel type to 8 or 16 bits, "
             "mono or RGB, in the .cfg"
         )
 
@@ -168,23 +168,14 @@ class CameraStream:
             self._wanted = False
 
     def _frames(self, stop: threading.Event) -> Iterator[Frame]:
-        fruitless = wrong = 0
+        fruitless = 0
+        shapes = ShapeGuard(self.camera, self.shape, self.dtype, self._losses)
         while True:
             came = False
             for frame in self._one_sequence(stop):
                 came = True
-                if frame.pixels.shape == self.shape and frame.pixels.dtype.name == self.dtype:
-                    wrong = 0
+                if shapes.passes(frame.pixels):
                     yield frame
-                    continue
-                wrong += 1
-                what = f"{_words(frame.pixels)} in place of {self.shape} {self.dtype}"
-                self._losses.add("shape", 1, what)
-                if wrong >= _WRONG_SHAPES_IN_A_ROW:
-                    raise MicroscopeError(
-                        f"{self.camera} now sends {what}, because somebody changed it: undo the change of binning, region or "
-                        "pixel type, or start again"
-                    )
             if stop.is_set() or not self._wanted:
                 return
             if self._asked_ms is not None:
@@ -305,7 +296,3 @@ class CameraStream:
                 f"{self.camera} sent no frame within {self._hang_s:g} s: check its cable and power, then start again"
             )
         return got[0]
-
-
-def _words(pixels: Pixels) -> str:
-    return f"{pixels.shape} {pixels.dtype.name}"

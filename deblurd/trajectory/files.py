@@ -122,16 +122,6 @@ def _write_geff(
     )
 
 
-def make_folder(folder: Path) -> None:
-    """Raises OutputError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError(
-            f"the folder {folder} cannot be created ({err.strerror}): choose one that you may write to"
-        ) from err
-
-
 def _open(path: Path) -> IO[str]:
     try:
         return path.open("w", encoding="utf-8", newline="")

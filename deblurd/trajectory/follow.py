@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from deblurd.deblur.wiener import wiener
 from deblurd.errors import DataError, UsageError
+from deblurd.host.disk import make_folder
 from deblurd.light import Image, luminance_of, to_linear
 from deblurd.trajectory.blobs import LARGEST, usual_range_px
 from deblurd.trajectory.detect import Detector, Points, Polarity, Wanted, make_detector
-from deblurd.trajectory.files import ABOUT, make_folder, tables, write_about, write_graph
+from deblurd.trajectory.files import ABOUT, tables, write_about, write_graph
 from deblurd.trajectory.link import Found, LinkRules, link
 from deblurd.trajectory.measure import (
     FieldSums,

@@ -12,6 +12,26 @@ from deblurd.train.recipe import Recipe
 
 Drawing = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 
+TINY = """
+name = "tiny"
+version = "0.0.1"
+description = "For tests."
+[degrade]
+field_px = 32
+guard_px = 4
+blur_px = [1, 8]
+[network]
+width = 8
+blocks = 1
+film_width = 4
+[fit]
+steps = 2
+batch = 2
+fresh = 1
+pool = 4
+"""
+"""A recipe, as a file has it."""
+
 
 def drawing(seed: int, shape: tuple[int, int] = (80, 96)) -> NDArray[np.uint8]:
     """(H, W, 3) coloured discs on light ground."""

@@ -10,37 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 pytest.importorskip("onnxscript", reason="the trainer's extra is not installed")
 
 from deblurd.train import export as exporting
 from deblurd.train.cli import main
+from tests.train.conftest import TINY, Drawing
 
-Drawing = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
 Fit = Callable[..., tuple[int, str]]
 FAST = Path(__file__).parents[2] / "models" / "fast"
-
-TINY = """
-name = "tiny"
-version = "0.0.1"
-description = "For tests."
-[degrade]
-field_px = 32
-guard_px = 4
-blur_px = [1, 8]
-[network]
-width = 8
-blocks = 1
-film_width = 4
-[fit]
-steps = 2
-batch = 2
-fresh = 1
-pool = 4
-"""
 
 
 @pytest.fixture

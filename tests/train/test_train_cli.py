@@ -3,47 +3,26 @@ from __future__ import annotations
 import builtins
 import json
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from deblurd.deblur.model import find_model
 from deblurd.train import cli
 from deblurd.train.cli import main
 from deblurd.train.dataset import MANIFEST
+from tests.train.conftest import TINY, Drawing
 
-Drawing = Callable[[int, tuple[int, int]], NDArray[np.uint8]]
-
-TINY = """
-name = "tiny"
-version = "0.0.1"
-description = "For tests."
-[degrade]
-field_px = 32
-guard_px = 4
-blur_px = [1, 8]
-[network]
-width = 8
-blocks = 1
-film_width = 4
-[fit]
-steps = 500
-batch = 2
-fresh = 1
-pool = 4
-"""
+LONG = TINY.replace("steps = 2", "steps = 500")
 
 
 def test_from_a_recipe_to_a_measured_model(
     slides: Path, tmp_path: Path, draw: Drawing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxscript", reason="the trainer's extra is not installed")
-    (tmp_path / "tiny.toml").write_text(TINY, "utf-8")
+    (tmp_path / "tiny.toml").write_text(LONG, "utf-8")
     run, models = tmp_path / "run", tmp_path / "models"
     images = ["--images", str(slides)]
     assert (
