@@ -140,7 +140,7 @@ class Daemon:
             on_home=None if self.scan is None else self.scan.home,
             on_news=self._webhook.tell,
         )
-        self.report.slides = self.sessions.finished
+        self.report.slides = self.sessions.finishing.finished
         self._resting = (
             RestingSeries(settings.trajectories, self.camera, output, self._disk.check)
             if settings.trajectories.enabled
@@ -175,7 +175,7 @@ class Daemon:
     def abandon(self) -> None:
         """Has `run` return soon: slides that are not finished are left to be resumed. From any thread."""
         self._stop.set()
-        self.sessions.abandon()
+        self.sessions.finishing.abandon()
 
     def stop(self) -> None:
         """Ends the scan; what was recorded is painted before `run` returns."""
@@ -203,7 +203,7 @@ class Daemon:
             self.scan.check()
         worker = threading.Thread(target=self._acquire, name="deblurd-acquire", daemon=True)
         worker.start()
-        while worker.is_alive() and not self.sessions.abandoned:
+        while worker.is_alive() and not self.sessions.finishing.abandoned:
             health.beat()
             if stop.wait(0.2):
                 self._stop.set()
@@ -215,13 +215,13 @@ class Daemon:
             self._follow_acquisition()
             on_status(self.status)
         self.sessions.end(self._why_over(stop))
-        while not self.sessions.wait(0.2):
+        while not self.sessions.finishing.wait(0.2):
             health.beat()
             on_status(self.status)
         if self._resting is not None:
             self._resting.end()
             while not self._resting.wait(0.2):
-                if self.sessions.abandoned:
+                if self.sessions.finishing.abandoned:
                     self._resting.end(stop=True)
                 health.beat()
                 on_status(self.status)
@@ -231,12 +231,12 @@ class Daemon:
         self.report.lost = self.microscope.losses.counts()
         if self.failure is not None:
             raise self.failure
-        if left := self.sessions.left:
+        if left := self.sessions.finishing.left:
             raise OutputError(
                 f"{' and '.join(left)} could not be finished on a full disk: make room, and the next start finishes what is left"
             )
         for slide in self.report.slides:
-            if slide.failure is not None and not self.sessions.abandoned:
+            if slide.failure is not None and not self.sessions.finishing.abandoned:
                 raise slide.failure
         return self.report
 
@@ -298,7 +298,11 @@ class Daemon:
     @property
     def failure(self) -> BaseException | None:
         """What ended the scan, or a slide."""
-        return self._failure or self.sessions.failure or (None if self.scan is None else self.scan.failure)
+        return (
+            self._failure
+            or self.sessions.finishing.failure
+            or (None if self.scan is None else self.scan.failure)
+        )
 
     def _pause(self, paused: bool) -> None:
         if self.scan is None:

@@ -1,4 +1,4 @@
-"""The slides under one microscope: which is at work, which are being finished, and why each began and ended."""
+"""The slides under one microscope: which is at work, and why each began and ended."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, cast
 
 from deblurd.deblur.deblurrer import Deblurrer
 from deblurd.errors import OutputError
+from deblurd.finishing import Finishing, News
 from deblurd.frames import Frame, Pose, Tile
 from deblurd.host.disk import DiskGuard
 from deblurd.host.logs import now_about
 from deblurd.naming import folder_name, next_slide_id
-from deblurd.pipeline import Finished, SlidePipeline
+from deblurd.pipeline import SlidePipeline
 from deblurd.session import Session
 from deblurd.settings import Settings
 from deblurd.slides.ending import Ending, is_at_home
@@ -56,7 +56,7 @@ class Ground(Protocol):
 
 
 class Sessions:
-    """Begins slides, hands their tiles on, ends them.
+    """Begins slides, hands their tiles on, ends them. finishing: those that have ended.
 
     facts: what a slide's manifest says of the microscope. fov_um: height, width of a field on the stage. on_pause: told True when somebody
     pauses the slide, False when it goes on; on_stop: told that somebody ended it; on_home: that the stage is to drive home, where deblurd drives it. on_news: told ("done" or "stopped", a sentence).
@@ -77,7 +77,7 @@ class Sessions:
         on_pause: Callable[[bool], None] = lambda paused: None,
         on_stop: Callable[[], None] = lambda: None,
         on_home: Callable[[], None] | None = None,
-        on_news: Callable[[Literal["done", "stopped"], str], None] = lambda kind, text: None,
+        on_news: News = lambda kind, text: None,
     ) -> None:
         self.settings, self.deblurrer, self._disk, self._camera = settings, deblurrer, disk, camera
         self._coming: tuple[Settings, Deblurrer] | None = None
@@ -85,6 +85,7 @@ class Sessions:
         self._on_pause, self._on_stop, self._on_home, self._on_news = on_pause, on_stop, on_home, on_news
         self._starting = Starting(settings.slide, leave_um=0.5 * min(fov_um))
         self._ending = Ending(settings.slide)
+        self.finishing = Finishing(disk, on_news)
         self._lock = threading.RLock()
         self._orders: deque[tuple[Action, str]] = deque()
         self._work: Session | None = None
@@ -93,17 +94,9 @@ class Sessions:
         """Ended by itself, and goes on if its own ground is seen again soon."""
         self._last: Session | None = None
         self._label: str | None = None
-        self._closing: list[Session] = []
-        self._closer: threading.Thread | None = None
-        """Of the slide that was closed last; it ends after those before it."""
         self.held: str | None = None
         """Why nothing begins or goes on for now, whoever asks."""
         self._is_held, self._looked_s = False, -math.inf
-        self._left: deque[Session] = deque()
-        """Ended, but without room for their mosaics: finished when there is some."""
-        self.finished: list[Finished] = []
-        self.failure: BaseException | None = None
-        self._abandoned = threading.Event()
 
     # --- for those who look on, and ask, from other threads ---
 
@@ -112,11 +105,6 @@ class Sessions:
         """The slide at work."""
         work = self._work
         return None if work is None else work.slide
-
-    @property
-    def closing(self) -> tuple[SlidePipeline, ...]:
-        """Slides that ended and are still being painted, oldest first."""
-        return tuple(session.slide for session in self._closing)
 
     @property
     def label(self) -> str | None:
@@ -145,7 +133,7 @@ class Sessions:
             return "paused"
         if self._starting.is_asked or self._label is not None:
             return "armed"
-        if self._closing:
+        if self.finishing.closing:
             return "closing"
         return "idle" if self._starting.is_idle else "armed"
 
@@ -176,32 +164,6 @@ class Sessions:
     def renew(self, settings: Settings, deblurrer: Deblurrer) -> None:
         """Those of the next slide; at once where none is at work."""
         self._coming = settings, deblurrer
-
-    def abandon(self) -> None:
-        """Leaves off finishing slides, also those that end from now on: they are to be resumed."""
-        self._abandoned.set()
-        for slide in self.closing:
-            slide.abandon()
-
-    @property
-    def abandoned(self) -> bool:
-        return self._abandoned.is_set()
-
-    @property
-    def left(self) -> tuple[str, ...]:
-        """Slides for whose mosaics there was no room."""
-        return tuple(session.name for session in self._left)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Waits for the mosaics that are being finished; whether all are."""
-        if self._closer is not None:
-            self._closer.join(timeout_s)
-            if self._closer.is_alive():
-                return False
-        if not self._left or self.abandoned or self._disk.trouble is not None:
-            return True
-        self._finish_left()
-        return False
 
     # --- what is seen ---
 
@@ -315,7 +277,7 @@ class Sessions:
         if last is None or self._label is not None:
             return None
         self._open, self._work = None, last
-        self._closing.remove(last)
+        self.finishing.take_back(last)
         last.to("scanning", "only a short gap: its own ground is seen again")
         self._ground.remember_tiles(last.ground)
         self._ending.went_on(self._now())
@@ -396,8 +358,9 @@ class Sessions:
         if self.held is not None and before is None:
             log.error("the scan is paused: %s", self.held)
             self._on_news("stopped", self.held)
-            for session in (*self._closing, *([work] if work is not None else [])):
-                session.lacked_room = True
+            self.finishing.lack_room()
+            if work is not None:
+                work.lacked_room = True
             if work is not None and work.state == "scanning":
                 self._is_held = True
                 self._pause(work, "disk full")
@@ -415,7 +378,7 @@ class Sessions:
             elif work is None:
                 self._on_pause(False)
         if self.held is None:
-            self._finish_left()
+            self.finishing.finish_left()
 
     def _break_off(self) -> None:
         """The disk was full before anybody saw it, and a tile was refused: what was recorded is finished when there is room, and another slide goes on."""
@@ -433,7 +396,7 @@ class Sessions:
         name = folder_name(output, slide.folder, slide_id, utc, slide.operator)
         folder = SlideFolder.create(output, slide_id, name)
         pipeline = SlidePipeline(folder, self._camera, self.deblurrer, self.settings)
-        work = Session(pipeline, slide_id, label, self._facts, self._ended)
+        work = Session(pipeline, slide_id, label, self._facts, self.finishing.ended)
         now_about(folder.name)
         work.to("scanning", reason)
         work.write_manifest()
@@ -454,7 +417,7 @@ class Sessions:
         work.to("closing", reason)
         work.ended_s = self._now()
         now_about("")
-        self._closing.append(work)
+        self.finishing.add(work)
         self._open = self._last = work
         if not may_go_on:
             self._seal()
@@ -465,34 +428,7 @@ class Sessions:
         if open_ is None:
             return
         open_.ground = None
-        if self.abandoned:
-            open_.slide.abandon()
-        self._closer = open_.close(self._closer)
-
-    def _ended(self, session: Session, finished: Finished | None, failure: BaseException | None) -> None:
-        """On the thread that closed it."""
-        if session in self._closing:
-            self._closing.remove(session)
-        why = failure or (finished and finished.failure)
-        if isinstance(why, KeyboardInterrupt):
-            # abandoned: the next start finishes it
-            return
-        if why:
-            self._on_news("stopped", f"{session.name} is incomplete: {why}")
-        elif not session.is_discarded and finished is not None:
-            self._on_news("done", f"{session.name} is done: {finished.tiles} fields")
-        if isinstance(why, OutputError) and (session.lacked_room or self._disk.trouble is not None):
-            self._left.append(session)
-            return
-        if finished is not None:
-            # of those before it only what people are told: a service goes on for months
-            self.finished[-1:] = [replace(each, places={}) for each in self.finished[-1:]]
-            self.finished.append(finished)
-        self.failure = self.failure or failure
-
-    def _finish_left(self) -> None:
-        while self._left:
-            self._closer = self._left.popleft().resume(self._closer, self._abandoned)
+        self.finishing.close(open_)
 
     def _take_what_comes(self) -> None:
         coming, self._coming = self._coming, None

@@ -178,7 +178,7 @@ class Bench:
             self.frame(0.5)
 
     def settle(self) -> None:
-        while not self.sessions.wait(5.0):
+        while not self.sessions.finishing.wait(5.0):
             pass
 
 

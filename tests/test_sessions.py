@@ -120,12 +120,12 @@ def test_slides_that_have_ended_are_painted_one_after_the_other(
         b.rest(REST_S + 1)
         b.go(60, 0, 2)
     b.sessions.end("stopped")
-    assert not b.sessions.wait(0.1)
+    assert not b.sessions.finishing.wait(0.1)
     may_end.set()
     b.settle()
     assert len(most) > 2
     assert set(most) == {1}
-    assert [finished.folder.name for finished in b.sessions.finished] == [
+    assert [finished.folder.name for finished in b.sessions.finishing.finished] == [
         pipeline.folder.name for pipeline in b.pipelines
     ]
 
@@ -152,7 +152,7 @@ def test_after_finish_the_stage_may_go_on_over_the_same_tissue(bench: Callable[.
     b.go(60, 0, 3)
     b.sessions.order("finish")
     b.go(60, 0, 8)
-    assert [len(b.pipelines), b.state] == [1, "armed" if b.sessions.closing == () else "closing"]
+    assert [len(b.pipelines), b.state] == [1, "armed" if b.sessions.finishing.closing == () else "closing"]
     b.rest(REST_S + 1)
     b.glass = 2
     b.go(-60, 0, 3)
@@ -306,7 +306,12 @@ def test_a_disk_that_is_full_before_anybody_looks_stops_nothing_for_good(bench: 
     b.go(60, 0, 3)  # in less than DISK_S
     b.settle()
     fields = len(b.pipelines[0].frames)
-    assert (b.state, b.sessions.held, b.paused, b.sessions.failure) == ("paused", "no room", [True], None)
+    assert (b.state, b.sessions.held, b.paused, b.sessions.finishing.failure) == (
+        "paused",
+        "no room",
+        [True],
+        None,
+    )
     assert steps(b.pipelines[0])[-1] == ("closing", "disk full")
     b.make_room()
     b.rest(DISK_S + 0.5)
@@ -326,7 +331,7 @@ def test_a_slide_that_would_begin_on_a_disk_that_has_just_been_filled_waits(
     b.make_room()
     b.rest(DISK_S + 0.5)
     b.go(0, 60, 3)
-    assert (b.state, b.sessions.failure) == ("scanning", None)
+    assert (b.state, b.sessions.finishing.failure) == ("scanning", None)
 
 
 def test_nothing_begins_on_a_full_disk(bench: Callable[..., Bench]) -> None:

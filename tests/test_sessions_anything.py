@@ -94,9 +94,9 @@ class Anything(RuleBasedStateMachine):
         sessions = self.bench.sessions
         sessions.end("stopped")
         self.bench.settle()
-        assert sessions.failure is None
+        assert sessions.finishing.failure is None
         assert all(pipeline.is_finished for pipeline in self.bench.pipelines)
-        assert len(sessions.finished) == len(self.bench.pipelines)
+        assert len(sessions.finishing.finished) == len(self.bench.pipelines)
         frames = [id(frame) for pipeline in self.bench.pipelines for frame in pipeline.frames]
         assert len(frames) == len(set(frames))
         names = [pipeline.folder.name for pipeline in self.bench.pipelines]

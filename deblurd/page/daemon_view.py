@@ -179,12 +179,12 @@ class DaemonView:
         return slide_list.fields_of(slide_list.rows_of(found), None if known is None else known[0])
 
     def _live(self, folder: str) -> SlidePipeline | None:
-        slides = (self._daemon.sessions.slide, *self._daemon.sessions.closing)
+        slides = (self._daemon.sessions.slide, *self._daemon.sessions.finishing.closing)
         return next((slide for slide in slides if slide is not None and slide.folder.name == folder), None)
 
     def _at_work(self) -> SlidePipeline | None:
         """The slide that is scanned, else the newest of those that are being finished."""
-        return self._daemon.sessions.slide or next(reversed(self._daemon.sessions.closing), None)
+        return self._daemon.sessions.slide or next(reversed(self._daemon.sessions.finishing.closing), None)
 
     # --- the status ---
 
