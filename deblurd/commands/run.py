@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,8 +128,9 @@ def _run(settings: Settings, file: Path) -> Report:
             daemon.run(on_status, stop)
     finally:
         daemon.close()
-        # also after an error: what was recorded is kept
-        _print_slides(daemon.report)
+        # also after an error, what was recorded is kept; but where it came before the first frame, it says all
+        if daemon.report.frames or sys.exception() is None:
+            _print_slides(daemon.report)
     return daemon.report
 
 

@@ -76,3 +76,14 @@ def test_a_scan_says_its_speed_and_ends_by_itself(tmp_path: Path, capsys: pytest
     assert "which is more than" in said.err
     (manifest,) = (tmp_path / "slides").glob("*/*/slide.json")
     assert json.loads(manifest.read_text("utf-8"))["reason"] == "area done"
+
+
+def test_what_is_wrong_before_the_first_frame_is_all_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deblurd.toml").write_text(CONFIG, "utf-8")
+    assert main(["scan", "run", "--config", "deblurd.toml", "--corners-um", "0", "0", "0", "0"]) == 78
+    said = capsys.readouterr()
+    assert "encloses no area" in said.err
+    assert "No slide was begun" not in said.out
