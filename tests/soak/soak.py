@@ -270,7 +270,7 @@ class Soak:
         manager = self._manager
         if not manager.is_up.wait(PATIENCE_S):
             raise RuntimeError(f"the daemon does not come up:\n{manager.log[-3000:]}")
-        before, began_s = len(manager.log), time.perf_counter()
+        before, lives, began_s = len(manager.log), len(manager.lives), time.perf_counter()
         with contextlib.ExitStack() as stack:
             if fault.name in FAULTS:
                 order = manager.orders / f".{fault.name}"
@@ -282,8 +282,12 @@ class Soak:
             else:
                 stack.enter_context(hanging_clients(manager.url))
             named_s = self._await_name(fault, before, began_s)
-            while time.perf_counter() < began_s + fault.seconds + CALM_S and fault.name not in RARE:
-                time.sleep(0.1)
+            if fault.name in RARE:
+                # what comes next, its end too, is for the process that follows
+                while len(manager.lives) == lives and time.perf_counter() < began_s + PATIENCE_S:
+                    time.sleep(0.1)
+            else:
+                time.sleep(max(0.0, began_s + fault.seconds + CALM_S - time.perf_counter()))
         self.faults.setdefault(fault.name, []).append(named_s)
         took = "not named" if named_s is None else f"named after {named_s:.1f} s"
         self._say(f"{fault.name}: {took}; {manager.status}")
