@@ -24,7 +24,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         type=float,
         nargs=2,
         metavar=("W", "H"),
-        help="width and height to scan; the whole slide if absent",
+        help="width and height to scan, of an image where most is to be seen; the whole slide if absent",
     )
     add(
         "--fov-px",

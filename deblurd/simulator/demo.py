@@ -31,8 +31,9 @@ from deblurd.settings import (
 )
 from deblurd.simulator.options import DemoOptions
 from deblurd.simulator.picture import before_and_after
-from deblurd.simulator.planned import planned
+from deblurd.simulator.planned import area_px, planned
 from deblurd.simulator.score import position_error_px, score_mosaic, score_tracking
+from deblurd.simulator.slide import VirtualSlide, most_to_see_um, open_slide
 from deblurd.slides.repaint import paint_raw
 
 SETTLE_S = 0.25
@@ -47,8 +48,21 @@ RATED_TILES = 32
 """On how many tiles the engine's own rate is taken."""
 
 
-def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[float, float]) -> Settings:
-    """The daemon's settings for these options. slide_um: width, height of the slide."""
+def corner_of(options: DemoOptions, slide: VirtualSlide) -> tuple[float, float]:
+    """Where the area begins on `slide`, (x, y) um: of an image it is the part with most to see, since the corner of most slides is bare glass."""
+    if options.slide is None or options.area_mm is None:
+        return 0.0, 0.0
+    width_mm, height_mm = options.area_mm
+    return most_to_see_um(slide, (1000 * width_mm, 1000 * height_mm))
+
+
+def demo_settings(
+    options: DemoOptions,
+    pixel_size_um: float,
+    slide_um: tuple[float, float],
+    corner_um: tuple[float, float] = (0.0, 0.0),
+) -> Settings:
+    """The daemon's settings for these options. slide_um: width, height of the slide. corner_um: (x, y), of the area."""
     exposure_s = options.exposure_ms / 1000
     blur_px = 20.0 if options.blur_px is None else options.blur_px
     speed_um_s = (
@@ -85,7 +99,7 @@ def demo_settings(options: DemoOptions, pixel_size_um: float, slide_um: tuple[fl
         ),
         scan=ScanSettings(
             mode="serpentine",
-            start_um=(fov_um / 2, fov_um / 2),
+            start_um=(corner_um[0] + fov_um / 2, corner_um[1] + fov_um / 2),
             area_mm=area_mm,
             speed_um_s=speed_um_s,
             overlap=options.overlap,
@@ -106,10 +120,8 @@ def run_demo(
 
     Raises what the daemon raises, and DataError where nothing was scanned.
     """
-    from deblurd.simulator.slide import open_slide
-
     slide = open_slide(options.slide, options.pixel_size_um, options.seed)
-    settings = demo_settings(options, slide.pixel_size_um, slide.size_um)
+    settings = demo_settings(options, slide.pixel_size_um, slide.size_um, corner_of(options, slide))
     plan: Plan | None = None
     if options.plan is not None:
         settings, plan = planned(options, settings)
@@ -129,11 +141,10 @@ def run_demo(
 
 def _look_ahead(daemon: Daemon) -> None:
     """Has generated tissue made before the stage moves, as a real slide is there before it is scanned."""
-    scan, slide = daemon.settings.scan, cast(Any, daemon.microscope.simulation).slide
-    assert scan.area_mm is not None
-    width, height = (math.ceil(side * 1000 / slide.pixel_size_um) for side in scan.area_mm)
+    slide = cast(Any, daemon.microscope.simulation).slide
+    top, left, height, width = area_px(daemon.settings, slide.pixel_size_um)
     for y in range(0, height, _STRIP_PX):
-        slide.region(y, 0, min(_STRIP_PX, height - y), width)
+        slide.region(top + y, left, min(_STRIP_PX, height - y), width)
 
 
 def _report(daemon: Daemon, finished: Finished, settings: Settings, plan: Plan | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class DemoOptions:
     """One virtual scan.
 
     slide: image of a slide, None for generated tissue. pixel_size_um: None for the image's own, else 0.5.
-    area_mm: width, height; None for the whole slide. overlap: share of a tile. speed_um_s, blur_px: one of them or
+    area_mm: width, height, where there is most to see; None for the whole slide. overlap: share of a tile. speed_um_s, blur_px: one of them or
     neither, since with the exposure each follows from the other. latency_ms: None for 15, which deblurd is told; a number is
     for deblurd to find out. jitter_ms, backlash_um, stage_read_ms, stage_skew, rotation_deg: as of `SimulatorSettings`. plan: a way of
     `deblurd.scan.plan` or "auto", None for one frame of each place at the given speed; scan_s: the time that it has, None for half of what stopping takes;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +54,7 @@ def conditions_of(options: DemoOptions, settings: Settings) -> Conditions:
         light_e_ms=options.light_e_ms,
         read_e=simulator.read_noise_e,
         full_e=FULL_E,
-        specimen=_specimen(slide, scan.area_mm),
+        specimen=_specimen(slide, area_px(settings, slide.pixel_size_um)),
         overlap=options.overlap,
         ramp_s=_RAMP_S,
         can_alternate=True,
@@ -103,12 +104,26 @@ def _with(settings: Settings, plan: Plan, conditions: Conditions) -> Settings:
     )
 
 
-def _specimen(slide: VirtualSlide, area_mm: tuple[float, float]) -> Specimen:
-    width, height = (int(side * 1000 / slide.pixel_size_um) for side in area_mm)
+def area_px(settings: Settings, pixel_size_um: float) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the area to scan, in pixels of the slide."""
+    scan, simulator = settings.scan, settings.simulator
+    assert simulator is not None
+    assert scan.area_mm is not None
+    assert scan.start_um is not None
+    width, height = (math.ceil(side * 1000 / pixel_size_um) for side in scan.area_mm)
+    left, top = (
+        int(middle / pixel_size_um - side / 2)
+        for middle, side in zip(scan.start_um, simulator.fov_px[::-1], strict=True)
+    )
+    return top, left, height, width
+
+
+def _specimen(slide: VirtualSlide, area: tuple[int, int, int, int]) -> Specimen:
+    top, left, height, width = area
     side = min(_LOOK_PX, width, height)
     looks = []
     for row in range(_LOOKS):
         for column in range(_LOOKS):
             y, x = (int((n + 0.5) / _LOOKS * (room - side)) for n, room in ((row, height), (column, width)))
-            looks.append(to_linear(slide.region(y, x, side, side), "srgb"))
+            looks.append(to_linear(slide.region(top + y, left + x, side, side), "srgb"))
     return measure_specimen(looks)

@@ -6,6 +6,7 @@ size, in stage micrometres. Around it there is empty glass.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,10 @@ _TIFFFILE_DECODES = (tifffile.COMPRESSION.NONE, tifffile.COMPRESSION.ADOBE_DEFLA
 _BLOCK_PX = 512
 _CACHED_BLOCKS = 80
 """60 MiB: what two rows of fields over a slide of 1 cm at 0.5 um need."""
+
+
+_GLANCES, _GLANCE_PX = 32, 32
+"""A slide is glanced at in at most so many places along each side, each so large."""
 
 
 class Source(Protocol):
@@ -166,6 +171,27 @@ def open_slide(
     except openslide.OpenSlideError as err:
         raise DataError(f"{path} cannot be opened ({err}): it is damaged, copy it again.") from err
     return VirtualSlide(source, pixel_size_um or found_um or DEFAULT_PIXEL_SIZE_UM)
+
+
+def most_to_see_um(slide: VirtualSlide, size_um: tuple[float, float]) -> tuple[float, float]:
+    """The top left corner, (x, y) um, of the part of `size_um` (width, height) of a slide in which there is most detail, by glances all over it."""
+    cell = max(math.ceil(max(slide.shape) / _GLANCES), _GLANCE_PX)
+    rows, columns = (max(1, side // cell) for side in slide.shape)
+    detail = np.empty((rows, columns), np.float32)
+    for row, column in np.ndindex(rows, columns):
+        seen = slide.region(row * cell + cell // 2, column * cell + cell // 2, _GLANCE_PX, _GLANCE_PX)
+        detail[row, column] = seen.std(axis=(0, 1)).mean()
+    window = [
+        min(max(1, round(um / slide.pixel_size_um / cell)), count)
+        for um, count in zip(size_um[::-1], detail.shape, strict=True)
+    ]
+    sums = np.lib.stride_tricks.sliding_window_view(detail, window).sum(axis=(2, 3))
+    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
+    y_um, x_um = (
+        max(0.0, min(int(at) * cell * slide.pixel_size_um, whole - size))
+        for at, whole, size in zip((row, column), slide.size_um[::-1], size_um[::-1], strict=True)
+    )
+    return x_um, y_um
 
 
 def _open(path: Path) -> tuple[Source, float | None]:

@@ -21,7 +21,7 @@ from deblurd.pipeline import Finished, SlidePipeline, make_deblurrer
 from deblurd.scan.course import course_of
 from deblurd.scan.plan import Plan
 from deblurd.settings import Settings
-from deblurd.simulator.demo import demo_settings
+from deblurd.simulator.demo import corner_of, demo_settings
 from deblurd.simulator.motion import Motion
 from deblurd.simulator.optics import Optics
 from deblurd.simulator.options import DemoOptions
@@ -55,7 +55,7 @@ class VirtualScan:
 
     def __init__(self, options: DemoOptions) -> None:
         whole = open_slide(options.slide, options.pixel_size_um, options.seed)
-        settings = demo_settings(options, whole.pixel_size_um, whole.size_um)
+        settings = demo_settings(options, whole.pixel_size_um, whole.size_um, corner_of(options, whole))
         self.settings: Settings
         self.settings, self.plan = planned(options, settings)
         simulator = self.settings.simulator
@@ -152,9 +152,9 @@ class VirtualScan:
         return Frame(pixels, number, at_s, exposure_ms), tile
 
 
-def scan(options: DemoOptions) -> Scanned:
+def scan(options: DemoOptions, kind: type[VirtualScan] = VirtualScan) -> Scanned:
     """Scans by the plan of `options`, into its output folder, and scores the mosaic."""
-    virtual = VirtualScan(options)
+    virtual = kind(options)
     camera = Camera(virtual.info().shape, "uint8", "srgb", virtual.affine, virtual.exposure_ms, "virtual")
     deblurrer = make_deblurrer(find_model(virtual.settings.deblur.model), camera, virtual.settings.deblur)
     folder = SlideFolder.create(Path(options.output), "plan")
