@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Column, Table
 
 from deblurd.daemon import Status
-from deblurd.pipeline import describe_gates
+from deblurd.pipeline import describe_fusion, describe_gates
 from deblurd.slides.catalog import Entry
 
 
@@ -143,14 +143,6 @@ def slide_table(slide: Entry) -> Table:
         if value not in (None, ""):
             table.add_row(key, escape(str(value)))
     return table
-
-
-def describe_fusion(manifest: Mapping[str, Any]) -> str:
-    """For people: "from 5.2 frames a pixel; left out: its motion is not known (3 times)"."""
-    reasons = ", ".join(f"{why} ({n} times)" for why, n in manifest.get("left_out", {}).items())
-    return f"fused from {manifest['observations_mean']:.1f} frames a pixel" + (
-        f"; frames left out of a tile: {reasons}" if reasons else ""
-    )
 
 
 def _model(manifest: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from deblurd.deblur.noise import noise_sigma
 from deblurd.frames import DeblurredTile, Encoding, Pixels, Place, Tile
 from deblurd.fuse.fuser import Fused, Fuser, Noise
 from deblurd.fuse.near import Near
-from deblurd.fuse.views import NO_AREA, View
+from deblurd.fuse.views import LIGHT_CHANGED, NO_AREA, View
 from deblurd.geometry import PixelToStage
 from deblurd.light import from_linear, luminance_of, to_linear
 from deblurd.track.choose import TileChooser, grade
@@ -80,7 +80,7 @@ class Companions:
     """Which frames see which tile. `add`, `move` and `last` from one thread; `fuse` from any, several at once.
 
     read: raw pixels by number. observations: of settings; with 1 every frame is a tile. fuses: whether tiles are fused, with their companions and with one
-    another; None where there are companions. left_out: views that were not used, counted by why.
+    another; None where there are companions. left_out: frames that were not used for a tile, by why; notes: what else was odd about which frames.
     """
 
     def __init__(
@@ -96,7 +96,8 @@ class Companions:
     ) -> None:
         self._chooses = observations > 1
         self.is_on = self._chooses if fuses is None else fuses
-        self.left_out: dict[str, int] = {}
+        self.left_out: dict[str, set[int]] = {}
+        self.notes: dict[str, set[int]] = {}
         self._observations: dict[int, float] = {}
         self._chooser = TileChooser(affine, shape, overlap)
         self._size = np.array(shape[:2], dtype=np.float64)
@@ -234,15 +235,16 @@ class Companions:
         )
 
     def _note(self, index: int, fused: Fused) -> None:
-        with self._lock:
-            for why in fused.left_out.values():
-                if why == NO_AREA:
-                    continue
-                self.left_out[why] = self.left_out.get(why, 0) + 1
         for number, why in fused.left_out.items():
             log.debug("frame %d is left out of tile %d: %s", number, index, why)
-        for note in fused.notes:
-            log.debug("tile %d: %s", index, note)
+        with self._lock:
+            # while it can still be mended
+            if LIGHT_CHANGED in fused.notes.values() and LIGHT_CHANGED not in self.notes:
+                log.warning("%s", LIGHT_CHANGED)
+            for found, kept in ((fused.left_out, self.left_out), (fused.notes, self.notes)):
+                for number, why in found.items():
+                    if why != NO_AREA:
+                        kept.setdefault(why, set()).add(number)
 
     def _painted(
         self,

@@ -76,18 +76,20 @@ class Finished:
     failure: Exception | None
     observations_mean: float = 1.0
     left_out: dict[str, int] = field(default_factory=dict)
+    fusion_notes: tuple[str, ...] = ()
     fused: bool = False
 
     @property
     def verdict(self) -> str:
-        """In words: how many fields the mosaic shows, and how many of them lie only about where they should."""
+        """In words: how many fields the mosaic shows, how many of them lie only about where they should, and what was odd about their frames."""
         unsure = [place.sigma_px for place in self.places.values() if place.sigma_px >= SURE_PX]
         about = (
             f", {len(unsure)} of them where the stage says, give or take {max(unsure):.0f} px, as nothing in them matched a neighbour"
             if unsure
             else ""
         )
-        return f"{self.tiles} of {self.acknowledged} fields painted{about}"
+        fusion = f"; {describe_fusion(self.to_manifest(''))}" if self.fused else ""
+        return f"{self.tiles} of {self.acknowledged} fields painted{about}{fusion}"
 
     def to_manifest(self, reason: str) -> dict[str, Any]:
         """What the slide's manifest says of its end. reason: why it ended."""
@@ -100,6 +102,7 @@ class Finished:
             "gates": self.gates,
             "observations_mean": round(self.observations_mean, 3),
             "left_out": self.left_out,
+            "fusion_notes": list(self.fusion_notes),
             "fused": self.fused,
             # the mosaic can always be made anew, so all that it is made of stays
             "raw_frames": {"kept": self.acknowledged, "shown_by_themselves": self.tiles},
@@ -295,7 +298,8 @@ class SlidePipeline:
             time.perf_counter() - self.began_s,
             failure,
             self._companions.observations_mean,
-            self._companions.left_out,
+            {why: len(frames) for why, frames in self._companions.left_out.items()},
+            tuple(self._companions.notes),
             self._companions.is_on,
         )
 
@@ -442,6 +446,18 @@ def finish_in_sight(
             raise
     on_progress(pipeline.progress.painted)
     return future.result()
+
+
+def describe_fusion(manifest: Mapping[str, Any]) -> str:
+    """For people: "fused from 5.2 frames a pixel; frames left out of a field: its motion is not known (3 frames)"."""
+    reasons = ", ".join(f"{why} ({n} frames)" for why, n in manifest.get("left_out", {}).items())
+    return "; ".join(
+        (
+            f"fused from {manifest['observations_mean']:.1f} frames a pixel",
+            *((f"frames left out of a field: {reasons}",) if reasons else ()),
+            *manifest.get("fusion_notes", ()),
+        )
+    )
 
 
 def describe_gates(gates: dict[str, int]) -> str:

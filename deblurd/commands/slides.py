@@ -161,9 +161,9 @@ def _join(options: argparse.Namespace) -> None:
 def _paint(path: Path, **choices: Any) -> None:
     from rich.console import Console
 
-    from deblurd.console import count_bar, describe_fusion
+    from deblurd.console import count_bar
     from deblurd.host.lock import output_lock
-    from deblurd.pipeline import describe_gates
+    from deblurd.pipeline import describe_fusion, describe_gates
     from deblurd.resume import resume
 
     folder = _slide(path)

@@ -42,6 +42,8 @@ _CONTRADICTED = 3.0
 Worth = Callable[[float], float]
 """From an exposure to what it is worth, both in units of the key frame's: by how much its noise is less, once it is as bright."""
 
+ALIKE = "all frames of some fields are blurred alike: they were averaged, and what their common kernel took stays away"
+
 WRONG_MOTION = "it is blurred otherwise than its motion says"
 
 ALONE_SHARE = 0.8
@@ -66,7 +68,7 @@ class Noise:
 class Fused:
     """light: (H, W[, C]) float32 linear light as the key frame would show it at rest, not clipped. observations: (H, W) uint8, how many frames went into
     each pixel. noise: standard deviation of the error expected. single_noise: that of the key frame alone. unseen: share of frequencies that no
-    frame saw. left_out: why, by the number of the frame; notes: what else was odd. kinds: of blur."""
+    frame saw. left_out: why, and notes: what else was odd, by the number of the frame. kinds: of blur."""
 
     light: Image
     observations: NDArray[np.uint8]
@@ -75,7 +77,7 @@ class Fused:
     unseen: float
     kinds: int
     left_out: dict[int, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,11 +146,9 @@ class Fuser:
         estimate = joint_wiener(kinds, spectra, before)
         light = estimate.image[inner]
         single = _alone(key, key_light, unit, spectra) * (1.0 if before is None else math.sqrt(before.share))
-        notes = tuple(f"frame {each.view.index}: {each.note}" for each in good if each.note)
+        notes = {each.view.index: each.note for each in good if each.note}
         if estimate.unseen > 0 and len(kinds) == 1 and is_alike(key.motion, sums[0].motion):
-            notes += (
-                "all frames are blurred alike: they are averaged, and what their common kernel took stays away",
-            )
+            notes[key.index] = ALIKE
         return Fused(
             np.ascontiguousarray(light if len(shape) == 3 else light[..., 0]),
             used[inner],

@@ -44,6 +44,7 @@ _SPREAD_SIGMAS = 4.0
 """A motion is not believed where the picture is spread by so much more or less than it says: as a share of what it says, in px^2, and in standard deviations."""
 
 NO_AREA = "it has no area in common with the others"
+LIGHT_CHANGED = "frames are not as bright as their exposures say, so the lamp or the camera's gain changed: they were evened out"
 
 _TAPS = np.arange(-3, 5)
 
@@ -101,13 +102,13 @@ def compare(
     moved = math.dist(found.offset_px, view.offset_px)
     if moved > _FURTHEST_PX + 3 * view.sigma_px:
         return replace(
-            left_out, why_not=f"it lies {moved:.1f} px from where it was placed, or shows something else"
+            left_out, why_not="it lies elsewhere than where it was placed, or shows something else"
         )
     brightness = overlap.brightness()
     told = view.exposure_ms / key.exposure_ms
     note = ""
     if not 1 / (1 + _EXPOSURE_OFF) < brightness / told < 1 + _EXPOSURE_OFF:
-        note = f"it is {brightness / told:.2f} times as bright as its exposure says: the lamp or the camera's gain changed"
+        note = LIGHT_CHANGED
     seen, disagrees = overlap.disagreement(brightness, variances, blocks)
     if seen.sum() >= _LEAST_BLOCKS and disagrees.sum() > _TOO_MANY * seen.sum():
         return replace(left_out, why_not="it disagrees with the others")

@@ -77,8 +77,8 @@ def main(scenes: int) -> None:
             blocks = (
                 "" if least >= 5 or 5 in fused.left_out else f"left out in places (down to {least} frames)"
             )
-            notes = [note.split(": ", 1)[1] for note in fused.notes if note.startswith("frame 5")]
-            said["; ".join(filter(None, (fused.left_out.get(5, ""), blocks, *notes))) or "nothing"] += 1
+            words_of = (fused.left_out.get(5, ""), blocks, fused.notes.get(5, ""))
+            said["; ".join(filter(None, words_of)) or "nothing"] += 1
         costs = np.array(without) - np.array(with_it)
         words = ", ".join(f"{what} ({n})" for what, n in said.most_common(2))
         print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import zarr
 from numpy.typing import NDArray
 
 from deblurd.cli import main
+from deblurd.frames import Frame, Tile
+from deblurd.fuse.views import LIGHT_CHANGED
 from deblurd.fusing import FIRST_SOURCE
+from deblurd.light import from_linear, to_linear
 from deblurd.record.journal import Journal
 from deblurd.simulator.options import DemoOptions
 from tests.deblur.samples import tissue
-from tests.fuse.virtual_scan import Scanned, scan
+from tests.fuse.virtual_scan import Scanned, VirtualScan, scan
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,28 @@ def test_repainting_fuses_as_the_scan_did_or_not_at_all(
         "kept": burst.finished.acknowledged,
         "shown_by_themselves": burst.finished.tiles,
     }
+
+
+class _Dimmed(VirtualScan):
+    """Somebody turns the lamp down in the middle of the scan."""
+
+    def _shot(self, exposed: Any) -> tuple[Frame, Tile]:
+        frame, tile = super()._shot(exposed)
+        if frame.number < 40:
+            return frame, tile
+        dim = from_linear(0.7 * to_linear(frame.pixels, "srgb"), np.uint8, "srgb")
+        return replace(frame, pixels=dim), tile
+
+
+def test_a_lamp_that_changes_in_mid_scan_is_said_at_once_and_in_the_verdict(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = scan(_options("burst", tmp_path), _Dimmed).finished
+    assert [each.levelname for each in caplog.records if each.getMessage() == LIGHT_CHANGED] == ["WARNING"]
+    assert "fused from" in finished.verdict
+    assert LIGHT_CHANGED in finished.verdict
+    assert main(["slides", "show", str(finished.folder.path)]) == 0
+    assert "changed" in capsys.readouterr().out
 
 
 def _mosaic(scanned: Scanned) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
