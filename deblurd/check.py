@@ -120,7 +120,9 @@ def _pixel_size(info: MicroscopeInfo, model: Model | None) -> tuple[str, None]:
 def _photons(settings: Settings, info: MicroscopeInfo) -> tuple[str, None]:
     kept = KeptTransfers(settings.mosaic.output).get(info)
     return (
-        kept.sentence() if kept else "not measured yet: `deblurd photons` with the stage at rest over tissue"
+        kept.sentence()
+        if kept
+        else "not measured yet: the next scan does it where it can, or `deblurd photons` with the stage at rest over tissue"
     ), None
 
 

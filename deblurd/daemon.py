@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from deblurd.host.disk import DiskGuard
 from deblurd.host.lock import output_lock
 from deblurd.host.webhook import Webhook
 from deblurd.photon.kept import KeptTransfers
+from deblurd.photon.transfer import PhotonTransfer
+from deblurd.photon.unasked import WhileResting, measure_before_scan
 from deblurd.pipeline import Finished, Progress, make_deblurrer
 from deblurd.reload import reload
 from deblurd.scan.scan import AreaScan
@@ -92,7 +94,8 @@ class Daemon:
             self._lock.release()
             raise
         info = self.microscope.info
-        transfer = KeptTransfers(output).get(info)
+        self._transfers = KeptTransfers(output)
+        transfer = self._transfers.get(info)
         self.camera = Camera(
             info.shape,
             np.dtype(info.dtype).name,
@@ -324,6 +327,7 @@ class Daemon:
 
     def _work_through(self) -> None:
         try:
+            resting = self._measure_camera()
             self._tracker.start()
             if self.scan is not None:
                 self.sessions.order("start", "scan of an area")
@@ -333,6 +337,8 @@ class Daemon:
                 for chosen, tile in self._tracker.feed(frame):
                     self.sessions.take(chosen, tile)
                 self.sessions.look(self._tracker.newest_pose)
+                if resting is not None:
+                    self._know_camera(resting.see(frame, self._tracker.newest_pose))
                 if self._resting is not None:
                     self._resting.feed(frame, self._tracker.newest_pose)
             for chosen, tile in self._tracker.drain():
@@ -344,6 +350,22 @@ class Daemon:
                 self.scan.stop()
             self._tracker.stop()
             self._keep_calibration()
+
+    def _measure_camera(self) -> WhileResting | None:
+        """Where nothing is known of its noise: now, if deblurd drives; else by frames that come, with what is returned."""
+        scan = self.settings.scan
+        if scan.calibrate == "never" or scan.exposures_ms:
+            return None
+        if self.scan is None:
+            return WhileResting(self.microscope.info, self._transfers)
+        self._know_camera(measure_before_scan(self.microscope, self._transfers))
+        return None
+
+    def _know_camera(self, transfer: PhotonTransfer | None) -> None:
+        """From the next slide on."""
+        if transfer is not None:
+            self.camera = replace(self.camera, full_scale_e=transfer.full_scale_e, read_e=transfer.read_e)
+            self.sessions.camera = self.camera
 
     def _keep_calibration(self) -> None:
         if self._tracker.has_calibrated:

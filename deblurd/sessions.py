@@ -56,7 +56,7 @@ class Ground(Protocol):
 
 
 class Sessions:
-    """Begins slides, hands their tiles on, ends them. finishing: those that have ended.
+    """Begins slides, hands their tiles on, ends them. finishing: those that have ended. camera: of the next slide.
 
     facts: what a slide's manifest says of the microscope. fov_um: height, width of a field on the stage. on_pause: told True when somebody
     pauses the slide, False when it goes on; on_stop: told that somebody ended it; on_home: that the stage is to drive home, where deblurd drives it. on_news: told ("done" or "stopped", a sentence).
@@ -79,7 +79,7 @@ class Sessions:
         on_home: Callable[[], None] | None = None,
         on_news: News = lambda kind, text: None,
     ) -> None:
-        self.settings, self.deblurrer, self._disk, self._camera = settings, deblurrer, disk, camera
+        self.settings, self.deblurrer, self._disk, self.camera = settings, deblurrer, disk, camera
         self._coming: tuple[Settings, Deblurrer] | None = None
         self._ground, self._facts, self._now = ground, facts, now
         self._on_pause, self._on_stop, self._on_home, self._on_news = on_pause, on_stop, on_home, on_news
@@ -225,7 +225,7 @@ class Sessions:
                 raise
             self._break_off()
             return
-        tissue = shows_tissue(frame.pixels, self._camera.encoding)
+        tissue = shows_tissue(frame.pixels, self.camera.encoding)
         self._ending.field(tile.pose, tissue, self._now())
 
     def _consider(self, frame: Frame, tile: Tile) -> None:
@@ -233,7 +233,7 @@ class Sessions:
             return
         self._take_what_comes()
         starting = self._starting
-        tissue = starting.wants_tissue and shows_tissue(frame.pixels, self._camera.encoding)
+        tissue = starting.wants_tissue and shows_tissue(frame.pixels, self.camera.encoding)
         reason = starting.reason(tile.pose, tissue)
         if tissue and self._is_of_the_last(frame, tile):
             reason = self._go_on() if reason is not None else None
@@ -269,7 +269,7 @@ class Sessions:
         last = self._last
         if last is None:
             return False
-        return is_same_ground(frame.pixels, tile.pose, last.slide.centres_um, last.raw, self._camera.affine)
+        return is_same_ground(frame.pixels, tile.pose, last.slide.centres_um, last.raw, self.camera.affine)
 
     def _go_on(self) -> str | None:
         """Why the slide that ended last goes on; None where it has been closed, or another one is expected."""
@@ -395,7 +395,7 @@ class Sessions:
         slide_id = label or next_slide_id(output, slide.name, utc, slide.operator)
         name = folder_name(output, slide.folder, slide_id, utc, slide.operator)
         folder = SlideFolder.create(output, slide_id, name)
-        pipeline = SlidePipeline(folder, self._camera, self.deblurrer, self.settings)
+        pipeline = SlidePipeline(folder, self.camera, self.deblurrer, self.settings)
         work = Session(pipeline, slide_id, label, self._facts, self.finishing.ended)
         now_about(folder.name)
         work.to("scanning", reason)

@@ -204,8 +204,8 @@ class ScanSettings(Section):
     )
     calibrate: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="whether scans measure by their own frames how the camera sees the stage; one that deblurd drives begins with it, for some seconds, "
-        "unless that is known from before; auto: where microscope.latency_ms is not set",
+        description="whether scans measure by their own frames how the camera sees the stage, and its noise; one that deblurd drives begins with it, for some "
+        "seconds, unless that is known from before; auto: the former where microscope.latency_ms is not set",
     )
     focus_points_um: (
         Annotated[tuple[tuple[FiniteFloat, FiniteFloat, FiniteFloat], ...], Field(min_length=3)] | None
