@@ -48,12 +48,17 @@ _AGREE = 0.6
 """If fewer of the sightings agree, nothing is made of them."""
 
 
+def as_then() -> float:
+    """Of a clock that stands: what was believed is believed."""
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sighting:
     """Two frames that show the same: what the second shows at pixel p, the first shows at p + shift_px (2,), (y, x).
 
-    first_s, second_s: start, middle and end of each exposure (3,), as believed. sigma_px: of the shift. first_way, second_way: (2,)
-    of -1, 0, 1, the way that each axis (y, x) last drove.
+    first_s, second_s: start, middle and end of each exposure (3,), as believed then. sigma_px: of the shift. first_way, second_way: (2,)
+    of -1, 0, 1, the way that each axis (y, x) last drove. first_later, second_later: how much later (s) each is believed to have been by now.
     """
 
     first_s: Floats
@@ -62,6 +67,8 @@ class Sighting:
     sigma_px: float
     first_way: Floats
     second_way: Floats
+    first_later: Callable[[], float] = as_then
+    second_later: Callable[[], float] = as_then
 
 
 def fit(
@@ -104,10 +111,7 @@ class Places:
         self._known: dict[tuple[float, int, int], tuple[Floats, Floats, float] | None] = {}
 
     def at(self, times_s: Floats, lag_s: Floats) -> tuple[Floats, Floats, float] | None:
-        """Mean position and speed (2,), and uncertainty of the position, during an exposure (3,) that is read `lag_s` (2,) later.
-
-        That nobody knows at which moment of a long call the stage was read does not count here: it is part of the lag.
-        """
+        """Mean position and speed (2,), and uncertainty of the position, during an exposure (3,) that is read `lag_s` (2,) later."""
         y, x = (round(float(v) / _STEP_S) for v in lag_s)
         key = float(times_s[1]), y, x
         if key not in self._known:
@@ -118,7 +122,7 @@ class Places:
                 self._known[key] = None
             else:
                 speed_um_s = (at.yx_um[2] - at.yx_um[0]) / (times_s[2] - times_s[0])
-                self._known[key] = mean_um(at), speed_um_s, min(at.sigma_um, at.travel_sigma_um)
+                self._known[key] = mean_um(at), speed_um_s, at.sigma_um
         place = self._known[key]
         if place is None:
             return None
@@ -163,7 +167,8 @@ class _Seen:
         rows: list[tuple[Floats, float, Floats, Floats, Floats]] = []
         scale = math.sqrt(abs(float(np.linalg.det(affine_px))))
         for s in sightings:
-            first, second = places.at(s.first_s, lag_s), places.at(s.second_s, lag_s)
+            first = places.at(s.first_s + s.first_later(), lag_s)
+            second = places.at(s.second_s + s.second_later(), lag_s)
             if first is None or second is None:
                 continue
             sigma = math.hypot(s.sigma_px, _FLOOR_PX, scale * first[2], scale * second[2])

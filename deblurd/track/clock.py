@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +109,28 @@ class FrameClock:
         end_s = offset + period * (number + float(self._skipped[i])) - self._latency_s
         end_s += self._judged_s(i, self._line)[0]
         return end_s - self._exposure_s, end_s - 0.5 * self._exposure_s, end_s
+
+    def revision(self, number: int) -> Callable[[], float]:
+        """To be asked at any time, from any thread: how much later (s) frame `number` is believed to have been exposed by then than it is now.
+
+        Each frame moves the line a little: by more, in the beginning, than what is measured beside it may be wrong.
+        """
+        if self._line is None:
+            return lambda: 0.0
+        offset, period = self._line
+        i = self._index(number)
+        if self._judged_s(i, self._line)[0] != 0.0:
+            # it was exposed when its arrival says, whatever the line does
+            return lambda: 0.0
+        beat = number + float(self._skipped[i])
+
+        def later_s() -> float:
+            now_offset, now_period = self._line or (offset, period)
+            moved_s = now_offset - offset + (now_period - period) * beat
+            # a line that was begun anew counts other beats
+            return moved_s if abs(moved_s) < 0.5 * period else 0.0
+
+        return later_s
 
     def doubt_s(self, number: int) -> float:
         """How much earlier the exposure of frame `number` may lie than `exposure` says, and than its arrival says; 0 for most frames.

@@ -33,16 +33,7 @@ def stretch_later(
 
     where: as `StagePath.stretch`.
     """
-    y = where(times_s + lag_s[0])
-    x = y if lag_s[0] == lag_s[1] else where(times_s + lag_s[1])
-    if y is None or x is None:
-        return None
-    return Stretch(
-        np.stack([y.yx_um[:, 0], x.yx_um[:, 1]], axis=1),
-        max(y.sigma_um, x.sigma_um),
-        max(y.travel_sigma_um, x.travel_sigma_um),
-        max(y.call_um, x.call_um),
-    )
+    return where(times_s[:, None] + lag_s)
 
 
 def mean_um(stretch: Stretch) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.frames import Pose
+from deblurd.track.along import WIDEST, Along, along
 
 _HISTORY = 1 << 15
 _NOISE_FROM = 256
@@ -17,17 +18,7 @@ _PACE_EACH = 16
 _LEAST_NOISE_UM = 0.02
 _AFTER_S = 0.03
 _AFTER_READINGS = 2.0
-_OUTLIER = 5.0
-_TRUST = 2.0
-_FARTHEST = 4.5
 _NOISE_EXTENT = 8.0
-_FOLLOWS = 3.0
-_LONG = 1.5
-_LONGER_S = 2e-4
-_PROMPT_SHARE = 0.4
-_WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
-"""Half widths of the fits, in units of what must follow a time, and their degrees: the first that explains the readings is taken."""
-
 Floats = NDArray[np.float64]
 
 
@@ -35,8 +26,8 @@ Floats = NDArray[np.float64]
 class Stretch:
     """The stage's positions (n, 2), (y, x) um, at some times, and their uncertainties (one standard deviation, each axis).
 
-    sigma_um: of a position. travel_sigma_um: of the way from the first to the last. call_um: the part of sigma_um that comes from not knowing at
-    which moment of a call the stage was read; it is the same for all readings.
+    sigma_um: of a position. travel_sigma_um: of the way from the first to the last. call_um: what comes to sigma_um where nobody knows at
+    which moment of a call the stage is read; it is the same for all readings, and so in the lag.
     """
 
     yx_um: Floats
@@ -48,9 +39,7 @@ class Stretch:
 class StagePath:
     """The last readings of the stage (2^15, 164 s at 5 ms), and where it was between them. For one writer and many readers.
 
-    A position is not interpolated between two readings, which carry noise, but taken from a local polynomial: the longest stretch that a line
-    or else a parabola explains as well as the noise of the readings allows (after Lepski 1991). So constant motion is averaged
-    over many readings, and acceleration is followed.
+    A position is not interpolated between two readings, which carry noise: see `along`.
     """
 
     def __init__(self) -> None:
@@ -108,36 +97,30 @@ class StagePath:
         if stretch is None:
             return None
         y, x = stretch.yx_um[0]
-        return Pose(t_s, float(y), float(x), sigma_um=stretch.sigma_um)
+        return Pose(t_s, float(y), float(x), sigma_um=math.hypot(stretch.sigma_um, stretch.call_um))
 
     def stretch(self, times_s: Floats) -> Stretch | None:
-        """Where the stage was at `times_s` (n,), rising, of one short stretch such as an exposure; None where no readings are near."""
+        """Where the stage was at `times_s` (n,) or, for y and x each, (n, 2), rising, of one short stretch such as an exposure; None where no readings are near."""
         readings, pace = self.readings, self._pace
-        middle_s, reach_s = float(times_s.mean()), 0.5 * float(np.ptp(times_s))
-        widest_s = reach_s + _WINDOWS[0][0] * pace.after_s
-        near = slice(*np.searchsorted(readings[:, 0], [middle_s - widest_s, middle_s + widest_s]))
-        t, yx, half = readings[near, 0], readings[near, 1:3], readings[near, 3]
-        if len(t) < 2 or t[0] > times_s[-1] or t[-1] < times_s[0]:
+        y_s, x_s = np.broadcast_to(times_s.T, (2, len(times_s)))
+        y, x = _along(readings, 1, y_s, pace), _along(readings, 2, x_s, pace)
+        if y is None or x is None:
             return None
-        prompt = _prompt(t, half, pace.half_s, times_s)
-        t, yx, half = t[prompt], yx[prompt], half[prompt]
-        fits: list[Stretch] = []
-        noise_um = pace.noise_um
-        for width, degree in _WINDOWS:
-            half_width_s = reach_s + width * pace.after_s
-            inside = np.abs(t - middle_s) <= half_width_s
-            if inside.sum() < degree + 2:
-                continue
-            at = (times_s - middle_s) / half_width_s
-            u, half_u = (t[inside] - middle_s) / half_width_s, half[inside] / half_width_s
-            fit, explained = _fit(u, yx[inside], half_u, at, degree, noise_um)
-            fits.append(fit)
-            if explained:
-                break
-        between = np.stack([np.interp(times_s, t, axis) for axis in yx.T], axis=1)
-        if not fits:
-            return Stretch(between, noise_um, math.sqrt(2) * noise_um)
-        return fits[0] if len(fits) == 1 else _doubted(fits[-1], between, explained, noise_um)
+        return Stretch(
+            np.stack([y.um, x.um], axis=1),
+            max(y.sigma_um, x.sigma_um),
+            max(y.travel_sigma_um, x.travel_sigma_um),
+            max(y.call_um, x.call_um),
+        )
+
+
+def _along(readings: Floats, axis: int, times_s: Floats, pace: _Pace) -> Along | None:
+    middle_s, widest_s = float(times_s.mean()), 0.5 * float(np.ptp(times_s)) + WIDEST * pace.after_s
+    near = slice(*np.searchsorted(readings[:, 0], [middle_s - widest_s, middle_s + widest_s]))
+    t, um, half = readings[near, 0], readings[near, axis], readings[near, 3]
+    if len(t) < 2 or t[0] > times_s[-1] or t[-1] < times_s[0]:
+        return None
+    return along(t, um, half, times_s, after_s=pace.after_s, noise_um=pace.noise_um, usual_s=pace.half_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,17 +143,6 @@ class _Pace:
         )
 
 
-def _prompt(t: Floats, half_s: Floats, usual_s: float, times_s: Floats) -> NDArray[np.bool_]:
-    """Which readings to believe: where the machine was busy elsewhere a call took long, and nobody knows at which moment of it the stage was read.
-
-    All of them where too few are left, or none around `times_s`.
-    """
-    prompt = half_s <= _LONG * usual_s + _LONGER_S
-    kept = t[prompt]
-    enough = len(kept) >= max(2, _PROMPT_SHARE * len(t)) and kept[0] <= times_s[0] and kept[-1] >= times_s[-1]
-    return prompt if enough else np.ones_like(prompt)
-
-
 def _noise_um(t: Floats, yx: Floats) -> float:
     """Standard deviation of a reading, from how far each lies off the line between its neighbours (robust, both axes)."""
     if len(t) < 5:
@@ -179,66 +151,3 @@ def _noise_um(t: Floats, yx: Floats) -> float:
     off = yx[1:-1] - (1 - share) * yx[:-2] - share * yx[2:]
     gain = np.sqrt(1 + share**2 + (1 - share) ** 2)
     return max(1.4826 * float(np.median(np.abs(off / gain))), _LEAST_NOISE_UM)
-
-
-def _fit(
-    u: Floats, yx: Floats, half_u: Floats, at: Floats, degree: int, noise_um: float
-) -> tuple[Stretch, bool]:
-    """A polynomial through readings at `u` (n,) in [-1, 1]; also whether it explains them within their noise.
-
-    half_u: half the duration of each reading. It may be of any moment of it, always the same one: that shifts positions, but not the travel. A reading
-    far off between two good ones (a serial line's garbage) is left out.
-    """
-    basis, wanted = (np.vander(x, degree + 1, increasing=True) for x in (u, at))
-    keep = np.ones(len(u), dtype=bool)
-    for turn in range(2):
-        coefficients = np.linalg.lstsq(basis[keep], yx[keep], rcond=None)[0]
-        off = yx - basis @ coefficients
-        distance = np.linalg.norm(off, axis=1)
-        lone = _lone(distance > _OUTLIER * (float(np.median(distance)) + noise_um))
-        if turn == 1 or not lone.any() or len(u) - lone.sum() < degree + 2:
-            break
-        keep = ~lone
-    speed = float(np.linalg.norm(coefficients[1]))
-    freedom = 2 * (int(keep.sum()) - degree - 1)
-    spread = math.sqrt(float((off[keep] ** 2).sum()) / freedom)
-    explained = spread < noise_um * (1 + _TRUST / math.sqrt(2 * freedom)) and bool(
-        (distance[keep] < _FARTHEST * noise_um).all()
-    )
-    sigma = max(noise_um, spread)
-    covariance = np.linalg.inv(basis[keep].T @ basis[keep])
-    middle, travel = wanted.mean(axis=0), wanted[-1] - wanted[0]
-    call_um = speed * float(half_u.mean()) / math.sqrt(3)
-    return (
-        Stretch(
-            wanted @ coefficients,
-            math.hypot(sigma * math.sqrt(float(middle @ covariance @ middle)), call_um),
-            sigma * math.sqrt(max(float(travel @ covariance @ travel), 0.0)),
-            call_um,
-        ),
-        explained,
-    )
-
-
-def _doubted(fit: Stretch, between: Floats, explained: bool, noise_um: float) -> Stretch:
-    """Where the motion is not constant: the last `fit`, or interpolated readings, `between`, where it misses them by more than noise does.
-
-    In steep ramps those are ten times nearer to the truth. How far the two are apart makes the uncertainty.
-    """
-    off = fit.yx_um - between
-    apart = math.sqrt(float((off**2).mean()))
-    follows = explained or apart < _FOLLOWS * noise_um
-    share = 1.0 if follows else 0.5
-    return Stretch(
-        fit.yx_um if follows else between,
-        math.hypot(fit.sigma_um, share * apart),
-        math.hypot(fit.travel_sigma_um, share * math.sqrt(float(((off[-1] - off[0]) ** 2).mean()))),
-        fit.call_um,
-    )
-
-
-def _lone(far: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Those that have a neighbour on each side that is not far off: two in a row, or one at the end, are the stage's doing."""
-    lone = np.zeros_like(far)
-    lone[1:-1] = far[1:-1] & ~far[:-2] & ~far[2:]
-    return lone

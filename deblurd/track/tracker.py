@@ -228,7 +228,7 @@ class Tracker:
                 return
             self._unwitnessed.popleft()
             if self._doubt_um(frame) < self._affine.pixel_size_um:
-                witness.offer(frame.pixels, np.array(exposure))
+                witness.offer(frame.pixels, np.array(exposure), self._clock.revision(frame.number))
 
     def _release(self, *, everything: bool = False) -> Iterator[tuple[Frame, Tile]]:
         while self._held and (everything or self._is_ready(self._held[0])):
@@ -310,10 +310,14 @@ class Tracker:
             at_um = mean_um(stretch)
             # the screw's play lies behind an axis that drives forwards, and before one that drives backwards
             y_um, x_um = at_um + known.play_um * (self._ways.see(at_um) < 0)
-            speed_um_s = float(np.linalg.norm(stretch.yx_um[2] - stretch.yx_um[0])) / (
-                exposure[2] - exposure[0]
+            speed_um_s = (stretch.yx_um[2] - stretch.yx_um[0]) / (exposure[2] - exposure[0])
+            late_um = float(np.linalg.norm(speed_um_s)) * self._clock.sigma_s
+            lag_um = (
+                float((np.abs(speed_um_s) * known.lag_sigma_s).max())
+                if np.isfinite(known.lag_sigma_s).all()
+                else stretch.call_um
             )
-            sigma_um = math.hypot(stretch.sigma_um, speed_um_s * self._clock.sigma_s, doubt_um)
+            sigma_um = math.hypot(stretch.sigma_um, late_um, lag_um, doubt_um)
             pose = Pose(middle_s, float(y_um), float(x_um), sigma_um=sigma_um)
             motion = motion_vector(stretch, known.affine)
         return self._as_tile(frame, pose, motion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -50,6 +51,10 @@ class TurnClock:
     def doubt_s(self, number: int) -> float:
         """As of `FrameClock`."""
         return self._best.doubt_s(number)
+
+    def revision(self, number: int) -> Callable[[], float]:
+        """As of `FrameClock`."""
+        return self._best.revision(number)
 
     def exposure(self, number: int, exposure_ms: float) -> tuple[float, float, float] | None:
         """As of `FrameClock`. exposure_ms: of that frame."""

@@ -7,6 +7,7 @@ import math
 import queue
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from deblurd.frames import MotionVector, Pixels
 from deblurd.geometry import PixelToStage
-from deblurd.track.calibrate import Places, Sighting, fit
+from deblurd.track.calibrate import Places, Sighting, as_then, fit
 from deblurd.track.calibration import KNOWN_LAG_S, Calibration
 from deblurd.track.motion import mean_um, motion_vector, stretch_later
 from deblurd.track.path import StagePath, Stretch
@@ -87,6 +88,7 @@ class _Look:
     times_s: Floats
     yx_um: Floats
     way: Floats
+    later: Callable[[], float]
 
 
 class Witness(threading.Thread):
@@ -106,12 +108,13 @@ class Witness(threading.Thread):
         start: Calibration,
     ) -> None:
         super().__init__(name="deblurd-witness", daemon=True)
-        self.calibration = start
+        self._known = start
+        self._later, self._fitted_at_s = as_then, 0.0
         self.failure: str | None = None
         self.seen = 0
         self._registrar, self._path, self._configured = registrar, path, configured
         self._most_px = _MOST_SHIFT * np.array(shape[:2], dtype=np.float64)
-        self._frames: queue.Queue[tuple[Pixels, Floats] | None] = queue.Queue(_ROOM)
+        self._frames: queue.Queue[tuple[Pixels, Floats, Callable[[], float]] | None] = queue.Queue(_ROOM)
         self._places = Places(path.stretch)
         self._sightings: deque[Sighting] = deque(maxlen=MOST_SIGHTINGS)
         self._ways = Ways()
@@ -125,8 +128,17 @@ class Witness(threading.Thread):
         self._contradictions = 0
         self._suspected = False
 
-    def offer(self, pixels: Pixels, times_s: Floats) -> None:
-        """A frame in order, with start, middle and end (3,) of its exposure, as believed; never waits. Any frame may be passed over."""
+    @property
+    def calibration(self) -> Calibration:
+        """What is known by now, for the frames' clock as it is now: where that has moved since the last fit, lags have moved against it."""
+        moved_s = self._later() - self._fitted_at_s
+        return self._known.with_lag(self._known.lag_s - moved_s) if moved_s else self._known
+
+    def offer(self, pixels: Pixels, times_s: Floats, later: Callable[[], float] = as_then) -> None:
+        """A frame in order, with start, middle and end (3,) of its exposure, as believed; never waits. Any frame may be passed over.
+
+        later: how much later (s) the frame is believed to have been exposed whenever it is asked.
+        """
         if times_s[1] < self._offered_s + _LEAST_S:
             return
         self._offered, self._offered_s = self._offered + 1, float(times_s[1])
@@ -134,7 +146,7 @@ class Witness(threading.Thread):
         if steady and self._offered % _EACH >= _OF_EACH:
             return
         try:
-            self._frames.put_nowait((pixels, times_s))
+            self._frames.put_nowait((pixels, times_s, later))
         except queue.Full:
             return
 
@@ -160,7 +172,7 @@ class Witness(threading.Thread):
         self.join(_JOIN_S)
         self._fit()
 
-    def _look(self, pixels: Pixels, times_s: Floats) -> None:
+    def _look(self, pixels: Pixels, times_s: Floats, later: Callable[[], float]) -> None:
         known = self.calibration
         stretch = stretch_later(self._path.stretch, times_s, known.lag_s)
         if stretch is None:
@@ -173,7 +185,7 @@ class Witness(threading.Thread):
         self._looked += drives
         way = self._ways.see(at_um)
         prepared = self._registrar.prepare(pixels, motion_vector(stretch, known.affine))
-        look = _Look(prepared, times_s, at_um, way)
+        look = _Look(prepared, times_s, at_um, way, later)
         anchor = self._anchor
         expected_px = np.zeros(2) if anchor is None else known.inverse @ (look.yx_um - anchor.yx_um)
         if anchor is None or (np.abs(expected_px) > self._most_px).any():
@@ -190,7 +202,9 @@ class Witness(threading.Thread):
         self._misses = 0
         if _is_fixed(match[0], expected_px):
             return
-        self._sightings.append(Sighting(anchor.times_s, times_s, match[0], match[1], anchor.way, way))
+        self._sightings.append(
+            Sighting(anchor.times_s, times_s, match[0], match[1], anchor.way, way, anchor.later, later)
+        )
         self.seen += 1
         if self.seen >= self._fit_at:
             self._fit()
@@ -207,7 +221,17 @@ class Witness(threading.Thread):
         # a camera that is turned or mirrored shows the way backwards
         return _NEAR_PX + late_px + 2 * float(np.linalg.norm(expected_px))
 
+    def _follow_clock(self) -> None:
+        """Puts what is known in terms of the clock as it is now."""
+        later = self._sightings[-1].second_later if self._sightings else self._later
+        moved_s, at_s = self._later() - self._fitted_at_s, later()
+        self._known, self._prior = (
+            each.with_lag(each.lag_s - moved_s) if moved_s else each for each in (self._known, self._prior)
+        )
+        self._later, self._fitted_at_s = later, at_s
+
     def _fit(self) -> None:
+        self._follow_clock()
         found = fit(list(self._sightings), self._places, self._prior)
         if found is None:
             return
@@ -216,7 +240,7 @@ class Witness(threading.Thread):
         if self.failure is not None or not math.isfinite(found.rms_px):
             return
         if not self._prior.is_good:
-            self.calibration = found
+            self._known = found
             if found.is_good:
                 self._prior = _loosened(found)
                 self._sightings.clear()
@@ -230,7 +254,7 @@ class Witness(threading.Thread):
         self._sightings.clear()
         if alone is None or _is_near(alone, self._prior):
             self._contradictions = 0
-            self.calibration, self._prior = found, _loosened(found)
+            self._known, self._prior = found, _loosened(found)
             return
         self._contradictions += 1
         if self._contradictions >= _MOST_CONTRADICTIONS:

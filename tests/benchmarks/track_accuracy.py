@@ -32,6 +32,7 @@ from deblurd.settings import MicroscopeSettings, ScanSettings, Settings, Simulat
 from deblurd.track.calibration import Calibration
 
 MOVING_PX = 1.0
+DOUBTFUL_UM = 5.0
 EVEN_PX = 0.15
 """Travel in the first and second half of an exposure that differs by less is even."""
 
@@ -176,7 +177,8 @@ def rms(values: Any) -> float:
 def row(name: str, rows: Any) -> str:
     if len(rows) == 0:
         return f"{name:34s} no frames"
-    known = np.isfinite(rows[:, 3])
+    # those that become no tiles, as their time is not known, are lost
+    known = rows[:, 3] < DOUBTFUL_UM
     off = np.linalg.norm(rows[:, 1:3], axis=1)
     seen, true = rows[:, 5] + 1j * rows[:, 4], rows[:, 7] + 1j * rows[:, 6]
     moving = known & np.isfinite(seen) & (np.abs(true) > MOVING_PX)

@@ -208,3 +208,39 @@ def test_a_camera_without_a_beat_is_timed_by_its_frames(pace_s: float, spread_s:
             wrong.append(times[2] - end_s[asked])
     # by the line alone it would be 3 and 11 ms
     assert rms(np.array(wrong)) < 0.0015
+
+
+def test_what_was_believed_of_a_frame_can_be_put_in_terms_of_what_is_believed_now() -> None:
+    """The first frames come late, as the computer is busy starting up."""
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    late = np.where(np.arange(400) < 60, 0.004, 0.0) + np.random.default_rng(4).normal(0, 0.002, 400)
+    then, later = {}, {}
+    for i, arrived in enumerate(100.0 + np.arange(400) / 30 + late):
+        clock.see(i, float(arrived))
+        if i in (50, 200):
+            then[i], later[i] = clock.exposure(i), clock.revision(i)
+            assert later[i]() == 0.0
+    for i, exposure in then.items():
+        now = clock.exposure(i)
+        assert now is not None
+        assert exposure is not None
+        assert later[i]() == pytest.approx(now[1] - exposure[1], abs=1e-9)
+    assert later[50]() < -0.001
+
+
+def test_a_frame_that_was_timed_by_its_arrival_is_not_revised() -> None:
+    """A camera that keeps no beat: its pace wanders, and no frame is late."""
+    clock = FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000)
+    arrivals = 100.0 + np.cumsum(0.033 * (1 + 0.003 * np.sin(np.arange(300) / 20)))
+    for i, arrived in enumerate(arrivals[:170]):
+        clock.see(i, float(arrived))
+    before, revision = clock.exposure(150), clock.revision(150)
+    for i, arrived in enumerate(arrivals[170:], 170):
+        clock.see(i, float(arrived))
+    assert before is not None
+    assert before[2] == pytest.approx(arrivals[150] - LATENCY_S, abs=1e-6)
+    assert revision() == 0.0
+
+
+def test_a_clock_that_knows_nothing_yet_revises_nothing() -> None:
+    assert FrameClock(EXPOSURE_S * 1000, LATENCY_S * 1000).revision(0)() == 0.0

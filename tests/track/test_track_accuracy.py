@@ -122,31 +122,54 @@ def test_very_noisy_readings_still_give_the_motion() -> None:
     assert np.percentile(np.abs(direction), 99) < 1.0
 
 
-@pytest.mark.parametrize(
-    ("speed_um_s", "ramp_um_s2"), [(500.0, 5000.0), (2000.0, 10000.0), (2000.0, 50000.0)]
-)
-def test_acceleration_is_followed_and_its_uncertainty_is_honest(speed_um_s: float, ramp_um_s2: float) -> None:
-    """A stage that is read every 7 ms speeds up and brakes, over and over."""
-    cruise_s = 1.0
-    ramp_s = speed_um_s / ramp_um_s2
+def there_and_back(
+    speed_um_s: float, ramp_um_s2: float
+) -> tuple[Callable[[Floats], Floats], Callable[[Floats], NDArray[np.bool_]]]:
+    """The path of a stage that drives for a second, rests for 0.3 s and drives back, over and over; and when its speed changes."""
+    cruise_s, ramp_s = 1.0, speed_um_s / ramp_um_s2
     lap_s = 2 * ramp_s + cruise_s + 0.3
 
-    def there_and_back(t: Floats) -> Floats:
+    def path(t: Floats) -> Floats:
         lap = np.floor(t / lap_s)
         way = trapezoid(t - lap * lap_s, speed_um_s, ramp_um_s2, 0.0, cruise_s)
         whole = speed_um_s * (cruise_s + ramp_s)
         return np.asarray(np.where(lap % 2 == 0, way, whole - way))
 
-    scanned = scan(there_and_back, poll_s=0.007, poll_jitter_s=0.001)
+    def is_ramp(t: Floats) -> NDArray[np.bool_]:
+        at = t % lap_s
+        return (at < ramp_s) | ((at > ramp_s + cruise_s) & (at < lap_s - 0.3))
+
+    return path, is_ramp
+
+
+@pytest.mark.parametrize(
+    ("speed_um_s", "ramp_um_s2"), [(500.0, 5000.0), (2000.0, 10000.0), (2000.0, 50000.0)]
+)
+def test_acceleration_is_followed_and_its_uncertainty_is_honest(speed_um_s: float, ramp_um_s2: float) -> None:
+    """A stage that is read every 7 ms speeds up and brakes, over and over; the clock's error is none of the path's."""
+    path, is_ramp = there_and_back(speed_um_s, ramp_um_s2)
+    scanned = scan(path, poll_s=0.007, poll_jitter_s=0.001, jitter_s=1e-5)
     error = np.linalg.norm(scanned.travel_um - scanned.true_travel_um, axis=1)
-    at = scanned.middle_s % lap_s
-    ramps = (at < ramp_s) | ((at > ramp_s + cruise_s) & (at < lap_s - 0.3))
+    ramps = is_ramp(scanned.middle_s)
     full_um = speed_um_s * 0.01
     assert ramps.sum() > 20
     assert np.sqrt((error[ramps] ** 2).mean()) < 0.05 * full_um
     assert np.sqrt((error[~ramps] ** 2).mean()) < 0.01 * full_um
     sigma = np.array([s.travel_sigma_um for s in scanned.stretches])
     assert np.sqrt((error[ramps] ** 2 / 2 / sigma[ramps] ** 2).mean()) < 2.0
+
+
+@pytest.mark.parametrize(("ramp_um_s2", "in_ramps_um"), [(2000.0, 0.1), (10000.0, 0.2), (50000.0, 0.4)])
+def test_ramps_are_known_though_a_serial_port_tells_little_of_them(
+    ramp_um_s2: float, in_ramps_um: float
+) -> None:
+    """500 um/s, read every 30 ms: a ramp of 250 ms holds eight readings, one of 10 ms lies between two, and strays 0.6 um from the lines that it joins."""
+    path, is_ramp = there_and_back(500.0, ramp_um_s2)
+    scanned = scan(path, noise_um=0.05, jitter_s=1e-4)
+    ramps = is_ramp(scanned.middle_s)
+    assert ramps.sum() > 10
+    assert np.sqrt((scanned.pose_error_um**2).mean()) < 0.1
+    assert np.sqrt((scanned.pose_error_um[ramps] ** 2).mean()) < in_ramps_um
 
 
 def test_the_bend_of_an_accelerating_exposure_is_found() -> None:
@@ -157,6 +180,20 @@ def test_the_bend_of_an_accelerating_exposure_is_found() -> None:
     )  # fmt: skip
     bend = np.array([0.5 * (s.yx_um[0] + s.yx_um[2]) - s.yx_um[1] for s in scanned.stretches])
     assert np.linalg.norm(bend, axis=1) == pytest.approx(10.0, rel=0.05)
+
+
+def test_a_reading_that_took_long_counts_where_the_stage_rested_and_little_where_it_moved() -> None:
+    """A stage that stops at 1 s is read every 36 ms; of calls that take 60 ms instead of 30 the moment is not known."""
+    path, rng = StagePath(), np.random.default_rng(3)
+    for n, t_s in enumerate(np.arange(0.0, 1.6, 0.036)):
+        is_long = n % 4 == 3
+        read_s = float(t_s) + is_long * rng.uniform(-0.015, 0.015)
+        y_um, x_um = rng.normal(0.0, 0.05, 2) + np.array([0.0, 500.0 * min(read_s, 1.0)])
+        path.add(float(t_s), float(y_um), float(x_um), 0.03 if is_long else 0.015)
+    for at_s in np.arange(0.3, 1.3, 0.01):
+        stretch = path.stretch(np.array([at_s, at_s + 0.005, at_s + 0.01]))
+        assert stretch is not None
+        assert abs(stretch.yx_um[1, 1] - 500.0 * min(at_s + 0.005, 1.0)) < 0.7
 
 
 def test_how_far_the_stage_went_meanwhile_is_told_beyond_the_noise_of_its_readings() -> None:

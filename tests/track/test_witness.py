@@ -84,6 +84,28 @@ def test_a_clock_that_is_set_otherwise_for_good_is_followed() -> None:
     assert np.abs(witness.calibration.lag_s - np.subtract(LAG_S, 0.02)).max() < 1e-3
 
 
+def test_lags_are_told_for_the_clock_as_it_is_now() -> None:
+    """All frames were believed to be 3 ms later than they are believed to have been when what they show is asked for; then another 2 ms."""
+    seen, path = sightings_of(CONFIGURED, LAG_S, poll_s=0.007)
+    moved_s = -0.003
+    believed = [
+        replace(
+            s,
+            first_s=s.first_s + 0.003,
+            second_s=s.second_s + 0.003,
+            first_later=lambda: moved_s,
+            second_later=lambda: moved_s,
+        )
+        for s in seen
+    ]
+    witness = witness_of(path, believed[:150])
+    assert np.abs(witness.calibration.lag_s - LAG_S).max() < 4e-4
+    moved_s = -0.005
+    assert np.abs(witness.calibration.lag_s - np.add(LAG_S, 0.002)).max() < 4e-4
+    show(witness, believed[150:200])
+    assert np.abs(witness.calibration.lag_s - np.add(LAG_S, 0.002)).max() < 4e-4
+
+
 def test_each_frame_counts_once() -> None:
     seen, path = sightings_of(CONFIGURED, LAG_S, poll_s=0.007)
     witness = witness_of(path, seen[:150])
