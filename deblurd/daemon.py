@@ -14,7 +14,7 @@ import numpy as np
 
 from deblurd import health
 from deblurd.acquire import open_microscope
-from deblurd.acquire.microscope import Microscope, OtherObjective
+from deblurd.acquire.microscope import Microscope, MicroscopeInfo, OtherObjective
 from deblurd.calibrate.kept import KeptCalibrations
 from deblurd.calibrate.run import make_tracker
 from deblurd.deblur.deblurrer import Deblurrer
@@ -29,6 +29,7 @@ from deblurd.photon.transfer import PhotonTransfer
 from deblurd.photon.unasked import WhileResting, measure_before_scan
 from deblurd.pipeline import Finished, Progress, make_deblurrer
 from deblurd.reload import reload
+from deblurd.rolling import margin_px, speed_within
 from deblurd.scan.scan import AreaScan
 from deblurd.sessions import Sessions
 from deblurd.settings import Settings
@@ -96,8 +97,13 @@ class Daemon:
         info = self.microscope.info
         self._transfers = KeptTransfers(output)
         transfer = self._transfers.get(info)
+        self._calibrations = KeptCalibrations(output)
+        known = self._calibrations.get(info)
+        rolling_ms = info.rolling_ms or 0.0
+        margin = _margin_px(settings, info, model.blur_range_px[1], rolling_ms)
+        height, width = (side - 2 * margin for side in info.shape[:2])
         self.camera = Camera(
-            info.shape,
+            (height, width, *info.shape[2:]),
             np.dtype(info.dtype).name,
             info.encoding,
             info.affine,
@@ -105,6 +111,9 @@ class Daemon:
             info.camera,
             None if transfer is None else transfer.full_scale_e,
             0.0 if transfer is None else transfer.read_e,
+            # of a frame at rest all rows show the same moment
+            rolling_ms if margin else 0.0,
+            margin,
         )
         deblurrer = make_deblurrer(model, self.camera, settings.deblur)
         self.report = Report()
@@ -115,9 +124,12 @@ class Daemon:
         self._is_acquiring = False
         self._first_frame_s = self._last_frame_s = 0.0
         self._arrived_s: deque[float] = deque(maxlen=RATE_FRAMES)
-        self._calibrations = KeptCalibrations(output)
         self._tracker = make_tracker(
-            settings, self.microscope, self._calibrations.get(info), learn=settings.learns_calibration
+            settings,
+            self.microscope,
+            known,
+            learn=settings.learns_calibration,
+            shape=self.camera.shape,
         )
         self.scan = (
             None
@@ -128,6 +140,7 @@ class Daemon:
                 self._tracker,
                 max(deblurrer.blur_range_px[1], settings.deblur.sharp_below_px),
                 self._failed_tiles,
+                self.camera.shape,
             )
         )
         self.sessions = Sessions(
@@ -136,7 +149,7 @@ class Daemon:
             self.camera,
             deblurrer,
             self._tracker,
-            fov_um=info.affine.field_um(info.shape),
+            fov_um=info.affine.field_um(self.camera.shape),
             facts=self._facts,
             on_pause=self._pause,
             on_stop=self._stop_driving,
@@ -410,3 +423,23 @@ class Daemon:
             "frames": self.report.frames,
             "dropped": self.microscope.losses.counts(),
         }
+
+
+def _margin_px(settings: Settings, info: MicroscopeInfo, blur_px: float, rolling_ms: float) -> int:
+    """What is cut off on each side of frames so that their rows can be put right at the speeds that are to be expected. blur_px: the longest motion that the
+    model takes out."""
+    scan, size_um = settings.scan, info.affine.pixel_size_um
+    if rolling_ms == 0 or scan.mode == "stop_and_stare":
+        return 0
+    if scan.mode == "serpentine" and scan.speed_um_s is not None:
+        speed_px_ms = scan.speed_um_s / 1000 / size_um
+    else:
+        speed_px_ms = max(blur_px, settings.deblur.sharp_below_px) / info.exposure_ms
+    margin = margin_px(info.shape, speed_px_ms, rolling_ms)
+    if (most := speed_within(margin, rolling_ms)) < speed_px_ms:
+        log.warning(
+            "the rows of a frame are exposed %g ms apart from first to last: frames that move faster than %.0f um/s are taken again at rest, or lie under all others",
+            rolling_ms,
+            1000 * most * size_um,
+        )
+    return margin

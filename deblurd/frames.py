@@ -87,6 +87,11 @@ class MotionVector:
         d, b = np.array([self.dy, self.dx]), np.array([self.bend_dy, self.bend_dx])
         return np.asarray(u[:, None] * d + (4.0 * u**2 - 1.0 / 3.0)[:, None] * b, dtype=np.float64)
 
+    def later(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean places (n, 2), (y, x) px, against this one's, in exposures as long that begin `u` (n,) exposures later, by the same acceleration."""
+        d, b = np.array([self.dy, self.dx]), np.array([self.bend_dy, self.bend_dx])
+        return np.asarray(u[:, None] * d + (4.0 * u**2)[:, None] * b, dtype=np.float64)
+
     @classmethod
     def from_path(
         cls,

@@ -150,11 +150,13 @@ class SlidePipeline:
     ) -> None:
         self.folder = folder
         self.began_s, self.began_utc = time.perf_counter(), utc_now()
-        self._recorder = Recorder(folder.path, camera.shape, camera.dtype)
+        self._recorder = Recorder(folder.path, camera.raw_shape, camera.dtype)
         self._journal = self._recorder.journal
         self._journal.set_slide("camera", camera.to_json())
         self.settings, self.deblurrer = settings, deblurrer
-        self._read = self._recorder.raw.read
+        self._camera = camera
+        self._tiles: dict[int, Tile] = {}
+        self._read = camera.reader(self._recorder.raw, self._tiles)
         self._placer = Placer(camera.affine, camera.shape, settings.scan.overlap, self._read, camera.encoding)
         self._companions = Companions(
             camera.affine,
@@ -217,7 +219,7 @@ class SlidePipeline:
         return self._painter.store
 
     def raw(self, index: int) -> Pixels:
-        """The pixels of a tile as the camera gave them."""
+        """The pixels of a tile as the camera gave them, but for its rolling shutter; also when it is finished. Raises DataError where they are gone."""
         return self._read(index)
 
     def journal_rows(self) -> list[dict[str, Any]]:
@@ -238,7 +240,7 @@ class SlidePipeline:
         self._journal.forget_results()
         for tile in self._journal.tiles():
             if tile.index not in without:
-                self._place.put(tile)
+                self._take_in(tile)
 
     def abandon(self) -> None:
         """Has `finish` return soon, without a mosaic; everything that was recorded stays. From any thread."""
@@ -307,7 +309,12 @@ class SlidePipeline:
 
     def _make_durable(self, items: list[tuple[Frame, Tile]]) -> None:
         for tile in self._recorder.record(items):
-            self._place.put(tile)
+            self._take_in(tile)
+
+    def _take_in(self, tile: Tile) -> None:
+        """A tile that is safe on the disk."""
+        self._tiles[tile.index] = tile
+        self._place.put(self._camera.believed(tile))
 
     def _find_place(self, tiles: list[Tile]) -> None:
         for tile in tiles:

@@ -11,11 +11,9 @@ from typing import Any, Literal
 
 from deblurd import health
 from deblurd.errors import OutputError
-from deblurd.frames import Pixels
 from deblurd.host.logs import about_slide
 from deblurd.pipeline import Finished, SlidePipeline
 from deblurd.record.noted import NotedWarnings
-from deblurd.record.raw import RawStore
 from deblurd.resume import resume
 from deblurd.slides.states import State, Story
 
@@ -106,10 +104,6 @@ class Session:
         )
         thread.start()
         return thread
-
-    def raw(self, index: int) -> Pixels:
-        """The raw pixels of a field, also when the slide has been closed. Raises DeblurdError where they are gone."""
-        return RawStore.open(self.slide.folder.raw).read(index)
 
     def _close(self, after: threading.Thread | None) -> None:
         if after is not None and not self.is_discarded:

@@ -269,7 +269,8 @@ class Sessions:
         last = self._last
         if last is None:
             return False
-        return is_same_ground(frame.pixels, tile.pose, last.slide.centres_um, last.raw, self.camera.affine)
+        pixels = self.camera.straight(frame.pixels, tile)
+        return is_same_ground(pixels, tile.pose, last.slide.centres_um, last.slide.raw, self.camera.affine)
 
     def _go_on(self) -> str | None:
         """Why the slide that ended last goes on; None where it has been closed, or another one is expected."""

@@ -14,6 +14,7 @@ from deblurd.naming import FOLDER_FIELDS, NAME_FIELDS, check_template
 NonNegativeFinite = Annotated[FiniteFloat, Field(ge=0)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Mebibytes = Annotated[int, Field(gt=0, le=1_000_000)]
+Rolling = Annotated[FiniteFloat, Field(ge=-1000, le=1000)]
 Side = Annotated[int, Field(ge=32, le=16384)]
 
 
@@ -56,6 +57,11 @@ class MicroscopeSettings(Section):
     )
     latency_ms: NonNegativeFinite | None = Field(
         None, description="end of exposure to arrival of the frame, ms, mean; what the device says, else 0"
+    )
+    rolling_ms: Rolling | None = Field(
+        None,
+        description="of a rolling shutter: from the exposure of a frame's first row to that of its last, ms, negative where rows are read from the bottom up; "
+        "what `deblurd calibrate` measured, else 0, which is a global shutter, if absent",
     )
     most_frames_per_s: Positive = Field(
         120.0,
@@ -129,6 +135,9 @@ class SimulatorSettings(Section):
     )
     jitter_ms: NonNegativeFinite = Field(
         1.0, description="scatter of the frames' arrival, ms, standard deviation"
+    )
+    rolling_ms: Rolling = Field(
+        0.0, description="true time from the exposure of a frame's first row to that of its last, ms"
     )
     stage_noise_um: NonNegativeFinite = Field(
         0.05, description="scatter of each stage reading, um, standard deviation"

@@ -55,6 +55,7 @@ class Pipeline:
         self.is_finished = self.is_abandoned = self.is_refused = False
         self.disk_is_full: Callable[[], bool] = lambda: False
         self._raw = RawStore.create(folder.raw, camera.shape, camera.dtype)
+        self.raw = self._raw.read
 
     def event(self, kind: str, text: str) -> None:
         self.events.append((kind, text))

@@ -46,6 +46,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "mirrored": s.mirrored,
         "encoding": s.encoding,
         "latency_ms": s.latency_ms,
+        "rolling_ms": s.rolling_ms,
         "hang_s": s.hang_s,
         "turns_ms": settings.scan.exposures_ms,
         "most_frames_per_s": s.most_frames_per_s if settings.scan.observations == 1 else math.inf,

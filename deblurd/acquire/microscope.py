@@ -19,7 +19,8 @@ class MicroscopeInfo:
     shape: (H, W) or (H, W, 3) of every frame. dtype: "uint8" or "uint16". encoding: what its values mean. affine: camera
     pixels to stage micrometres. latency_ms: from the end of an exposure to the frame's arrival, mean; None where unknown.
     objective: label of the pixel-size preset, "" if there is none. versions: of the core and of its device interface. devices: all cameras and
-    stages that are there, for people. most_turns: how many exposures the camera can take in turn, frame by frame; 0 where it cannot.
+    stages that are there, for people. most_turns: how many exposures the camera can take in turn, frame by frame; 0 where it cannot. rolling_ms: from
+    the exposure of a frame's first row to that of its last, negative where the last row comes first; None where nobody said.
     """
 
     camera: str
@@ -34,6 +35,7 @@ class MicroscopeInfo:
     versions: str
     devices: tuple[str, ...] = ()
     most_turns: int = 0
+    rolling_ms: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For a manifest: plain JSON types."""
@@ -45,6 +47,7 @@ class MicroscopeInfo:
             "encoding": self.encoding,
             "exposure_ms": self.exposure_ms,
             "latency_ms": self.latency_ms,
+            "rolling_ms": self.rolling_ms,
             "pixel_size_um": self.affine.pixel_size_um,
             "affine_um": self.affine.matrix.tolist(),
             "objective": self.objective,

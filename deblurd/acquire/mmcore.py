@@ -38,7 +38,7 @@ class MMCoreMicroscope:
     """A `Microscope` on a core whose devices are loaded and have their roles.
 
     exposure_ms: set on the camera; the core's own if None. pixel_size_um, rotation_deg, mirrored: in place of what the core says.
-    latency_ms: see `MicroscopeInfo`. hang_s, most_frames_per_s, turns_ms: see `CameraStream`. simulation: kept for scoring. losses: counts
+    latency_ms, rolling_ms: see `MicroscopeInfo`. hang_s, most_frames_per_s, turns_ms: see `CameraStream`. simulation: kept for scoring. losses: counts
     what is lost.
     Raises ConfigError where the pixel size is unknown or contradicts itself, MicroscopeError where a device is missing or does not answer.
     """
@@ -53,6 +53,7 @@ class MMCoreMicroscope:
         mirrored: bool | None = None,
         encoding: Encoding = "linear",
         latency_ms: float | None = None,
+        rolling_ms: float | None = None,
         hang_s: float = 5.0,
         most_frames_per_s: float = math.inf,
         turns_ms: Sequence[float] = (),
@@ -85,6 +86,7 @@ class MMCoreMicroscope:
             encoding=encoding,
             exposure_ms=self._stream.exposure_ms,
             latency_ms=latency_ms,
+            rolling_ms=rolling_ms,
             affine=affine,
             objective=core.getCurrentPixelSizeConfig(),
             versions=f"{core.getVersionInfo()}; {core.getAPIVersionInfo()}",

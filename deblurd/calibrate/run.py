@@ -56,14 +56,20 @@ class Calibrated:
 
 
 def make_tracker(
-    settings: Settings, microscope: Microscope, calibration: Calibration, *, learn: bool = True
+    settings: Settings,
+    microscope: Microscope,
+    calibration: Calibration,
+    *,
+    learn: bool = True,
+    shape: tuple[int, ...] | None = None,
 ) -> Tracker:
-    """The tracker for a microscope of these settings. learn: whether it refines `calibration` while it runs."""
+    """The tracker for a microscope of these settings. learn: whether it refines `calibration` while it runs. shape: of what a frame is good for, if that is
+    not all of it."""
     info, by_readings = microscope.info, settings.microscope.stage_readings
     return Tracker(
         microscope.position_um,
         info.affine,
-        info.shape,
+        shape or info.shape,
         info.exposure_ms,
         overlap=settings.scan.overlap,
         observations=settings.scan.observations,

@@ -48,6 +48,13 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="from the end of an exposure to the frame's arrival, for deblurd to find out; 15, which it knows, if absent",
     )
+    add(
+        "--rolling-ms",
+        type=float,
+        default=default.rolling_ms,
+        metavar="F",
+        help="a rolling shutter: from a frame's first row to its last; told to deblurd, unless it is to find the latency out (%(default)s)",
+    )
     add("--jitter-ms", type=float, default=default.jitter_ms, metavar="F", help="of arrival (%(default)s)")
     add("--backlash-um", type=float, default=default.backlash_um, metavar="F", help="(%(default)s)")
     add(
@@ -106,6 +113,7 @@ def run(options: argparse.Namespace) -> None:
         speed_um_s=options.speed_um_s,
         blur_px=options.blur_px,
         latency_ms=options.latency_ms,
+        rolling_ms=options.rolling_ms,
         jitter_ms=options.jitter_ms,
         backlash_um=options.backlash_um,
         stage_read_ms=options.stage_read_ms,

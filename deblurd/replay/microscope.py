@@ -31,6 +31,8 @@ def open_replay(settings: Settings) -> ReplayMicroscope:
         raise ConfigError(
             f'{settings.replay.path} does not say when each frame was taken: set replay.pace = "fast"'
         )
+    if (told_ms := settings.microscope.rolling_ms) is not None:
+        recording = replace(recording, rolling_ms=told_ms)
     return ReplayMicroscope(recording, at_pace=settings.replay.pace == "recorded")
 
 
@@ -59,6 +61,7 @@ class ReplayMicroscope:
             affine=recording.affine,
             objective=recording.objective,
             versions="",
+            rolling_ms=recording.rolling_ms,
         )
         self._recording, self._at_pace = recording, at_pace
         self._pose = first.pose

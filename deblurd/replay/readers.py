@@ -69,7 +69,16 @@ def _slide(folder: SlideFolder) -> Recording:
         raise DataError(f"{folder.path} holds no tiles: name another recording")
     raw = RawStore.open(folder.raw)
     frames = [Recorded(partial(raw.read, t.index), t.pose, t.motion, t.exposure_ms) for t in tiles]
-    return Recording(camera.name, camera.shape, camera.dtype, camera.encoding, camera.affine, frames, True)
+    return Recording(
+        camera.name,
+        camera.raw_shape,
+        camera.dtype,
+        camera.encoding,
+        camera.affine,
+        frames,
+        True,
+        rolling_ms=camera.rolling_ms or None,
+    )
 
 
 def _tileset(folder: Path, settings: Settings) -> Recording:

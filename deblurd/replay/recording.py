@@ -26,6 +26,7 @@ class Recorded:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Frames in their order. timed: whether their times were recorded, and not merely counted. camera, objective: for people.
+    rolling_ms: as of `MicroscopeInfo`.
 
     close: lets go of its files; nothing is read afterwards.
     """
@@ -39,6 +40,7 @@ class Recording:
     timed: bool
     objective: str = ""
     close: Callable[[], None] = lambda: None
+    rolling_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

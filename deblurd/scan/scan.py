@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,7 +54,8 @@ Failed = Callable[[], tuple[Sequence[Point], int] | None]
 class AreaScan:
     """Drives `microscope` over the area that the settings name, or over all tissue. blur_px: the longest motion that the model takes out.
 
-    failed: middles (y, x) of tiles that came to nothing so far, and how many there are in all; None while tiles are still being worked on.
+    failed: middles (y, x) of tiles that came to nothing so far, and how many there are in all; None while tiles are still being worked on. shape: of what
+    a frame is good for, if that is not all of it.
     `see` gets every frame, from one thread; the other methods may be called from any. Until the stage stands at the start, frames become no tiles.
     """
 
@@ -64,8 +66,10 @@ class AreaScan:
         tracker: Tracker,
         blur_px: float,
         failed: Failed = lambda: ((), 0),
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         self._settings, self._microscope, self._tracker = settings, microscope, tracker
+        self._info = microscope.info if shape is None else replace(microscope.info, shape=shape)
         self._blur_px, self._failed = blur_px, failed
         self._arrivals: deque[float] = deque(maxlen=STEADY_FRAMES)
         self._first_s = math.inf
@@ -155,7 +159,7 @@ class AreaScan:
     def _plan(self, period_s: float) -> Course:
         frames_per_s = 1 / period_s if period_s > 0 else 0.0
         here_um = self._microscope.position_um()
-        return course_of(self._settings.scan, self._microscope.info, here_um, self._blur_px, frames_per_s)
+        return course_of(self._settings.scan, self._info, here_um, self._blur_px, frames_per_s)
 
     def _make_driver(self, period_s: float) -> Driver:
         scan, microscope = self._settings.scan, self._microscope
@@ -172,14 +176,14 @@ class AreaScan:
             on_lane=self._at_lane,
         )
         # two frames at rest: that it rests shows in the second one
-        driver.rest_s = 2 * period_s + microscope.info.exposure_ms / 1000 if scan.rests else 0.0
+        driver.rest_s = 2 * period_s + self._info.exposure_ms / 1000 if scan.rests else 0.0
         return driver
 
     def _lanes(self, course: Course) -> Iterator[Lane]:
         """On the driver's thread: what comes next is decided when what came before has been driven."""
         yield from self._focusing(course)
         # what the camera sees of the stage is learnt first, unless it is known, and while it is not
-        field_um = min(self._microscope.info.affine.field_um(self._microscope.info.shape))
+        field_um = min(self._info.affine.field_um(self._info.shape))
         for lane in cross(course.middle_um, field_um):
             if self._tracker.is_calibrated or not self._settings.learns_calibration:
                 break
@@ -207,8 +211,7 @@ class AreaScan:
 
     def _going_back(self, course: Course) -> Iterator[Lane]:
         """To gaps, and to tiles that came to nothing: sharp frames at rest."""
-        info = self._microscope.info
-        fov_um = info.affine.field_um(info.shape)
+        fov_um = self._info.affine.field_um(self._info.shape)
         doubted: set[Point] = set()
         for turn in range(ROUNDS_BACK + 1):
             if not self._settings.scan.go_back or not self._is_worked_through():
@@ -258,7 +261,7 @@ class AreaScan:
         if pose is None:
             return
         at_um = (pose.y_um, pose.x_um)
-        fov_um = self._microscope.info.affine.field_um(self._microscope.info.shape)
+        fov_um = self._info.affine.field_um(self._info.shape)
         if math.dist(at_um, self._glanced_um) > _GLANCE * min(fov_um) or tissue.field(at_um) in tissue.border:
             self._glanced_um = at_um
             tissue.see(frame.pixels, at_um)

@@ -1,7 +1,7 @@
 """A camera over a virtual slide, as a device of Micro-Manager's core.
 
 Exposures follow one another on a fixed beat, whatever else happens: their times are scheduled, not measured. A frame
-reaches the core `latency` after its exposure ended, give or take the jitter. Where the computer is too slow, whole beats
+reaches the core `latency` after its exposure ended, give or take the jitter; with a rolling shutter that of its middle row is meant. Where the computer is too slow, whole beats
 are left out and counted in the frames' metadata, as an overloaded driver does.
 """
 
@@ -38,6 +38,7 @@ _UM_OF_DEFOCUS_PER_UM_OF_Z = 0.2
 """Standard deviation of the blur disc of a 20x/0.4 objective, in the slide's plane."""
 
 _SNAP = -1
+_AT_REST_UM = 1e-4
 
 MOST_TURNS = 64
 """Exposures that can take turns."""
@@ -89,13 +90,14 @@ class VirtualCamera(CameraDevice):
         exposure_ms: float,
         latency_s: float,
         jitter_s: float,
+        rolling_s: float,
         defocus_px: float,
         full_scale_ms: float | None,
         seed: int,
         faults: Faults,
         on_frame: Callable[[Truth], None],
     ) -> None:
-        """full_scale_ms: exposure in which white reaches full scale, and others in proportion; None where it does so in any."""
+        """rolling_s: from the exposure of the first row to that of the last. full_scale_ms: exposure in which white reaches full scale, and others in proportion; None where it does so in any."""
         super().__init__()
         self.set_property_sequence_max_length(Keyword.Exposure, MOST_TURNS)
         self._turns_ms: tuple[float, ...] = ()
@@ -105,7 +107,7 @@ class VirtualCamera(CameraDevice):
         self._affine = affine
         self._frames_per_s = frames_per_s
         self._exposure_ms = exposure_ms
-        self._latency_s, self._jitter_s = latency_s, jitter_s
+        self._latency_s, self._jitter_s, self._rolling_s = latency_s, jitter_s, rolling_s
         self._defocus_px = defocus_px
         self._jitter = np.random.default_rng([seed, 0x717])
         self._faults = faults
@@ -226,14 +228,14 @@ class VirtualCamera(CameraDevice):
                 return
             end_s = start_s + exposure_s
             try:
-                path = self._path(start_s, end_s)
-                pixels = self._render(path, exposure_s, sequence, number)
+                path, rows = self._path(start_s, end_s), self._rows(start_s, end_s)
+                pixels = self._render(path, rows, exposure_s, sequence, number)
                 self._optics.look_ahead(self._motion.commanded([end_s + _LOOK_AHEAD_S])[0])
-                if not _sleep_until(end_s, running):
+                if not _sleep_until(end_s + abs(self._rolling_s) / 2, running):
                     return
-                true_path = self._path(start_s, end_s)
-                if not np.array_equal(path, true_path):
-                    path, pixels = true_path, self._render(true_path, exposure_s, sequence, number)
+                true_path, true_rows = self._path(start_s, end_s), self._rows(start_s, end_s)
+                if not (np.array_equal(path, true_path) and np.array_equal(rows, true_rows)):
+                    path, pixels = true_path, self._render(true_path, true_rows, exposure_s, sequence, number)
                 item: _Exposed | Exception = _Exposed(start_s, end_s, path, missed, pixels)
             except Exception as err:  # noqa: BLE001 - raised again where the core can see it
                 item = err
@@ -245,10 +247,38 @@ class VirtualCamera(CameraDevice):
     def _path(self, start_s: float, end_s: float) -> NDArray[np.float64]:
         return self._motion.true(np.linspace(start_s, end_s, _PATH_STEPS + 1))
 
-    def _render(self, path_um: NDArray[np.float64], exposure_s: float, sequence: int, number: int) -> Pixels:
+    def _rows(self, start_s: float, end_s: float) -> NDArray[np.float64]:
+        """(H, 2): mean place of the stage while each row was exposed, against that of the middle one; (0, 2) with a global shutter."""
+        if self._rolling_s == 0:
+            return np.empty((0, 2))
+        reach_s = abs(self._rolling_s) / 2
+        t = np.linspace(start_s - reach_s, end_s + reach_s, 2 * _PATH_STEPS + 1)
+        at = self._motion.true(t)
+        summed = np.vstack([np.zeros(2), np.cumsum((at[1:] + at[:-1]) / 2 * np.diff(t)[:, None], axis=0)])
+        later_s = np.append(np.linspace(-0.5, 0.5, self._sensor.shape[0]), 0.0) * self._rolling_s
+        until_end, until_start = (
+            np.stack([np.interp(at_s + later_s, t, axis) for axis in summed.T], axis=1)
+            for at_s in (end_s, start_s)
+        )
+        mean = (until_end - until_start) / (end_s - start_s)
+        return np.asarray(mean[:-1] - mean[-1])
+
+    def _render(
+        self,
+        path_um: NDArray[np.float64],
+        rows_um: NDArray[np.float64],
+        exposure_s: float,
+        sequence: int,
+        number: int,
+    ) -> Pixels:
         z_px = abs(self._focus.z_um) * _UM_OF_DEFOCUS_PER_UM_OF_Z / self._affine.pixel_size_um
         steps = (path_um[1:] + path_um[:-1]) / 2
-        light = self._optics.light(steps, math.hypot(self._defocus_px, z_px))
+        defocus_px = math.hypot(self._defocus_px, z_px)
+        light = (
+            self._optics.rolled_light(steps, rows_um, defocus_px)
+            if np.abs(rows_um).max(initial=0.0) > _AT_REST_UM
+            else self._optics.light(steps, defocus_px)
+        )
         if self._full_scale_ms is not None:
             light = light * np.float32(1000 * exposure_s / self._full_scale_ms)
         return self._sensor.expose(light, sequence, number)

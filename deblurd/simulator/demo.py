@@ -79,6 +79,7 @@ def demo_settings(
             backend="simulator",
             exposure_ms=options.exposure_ms,
             latency_ms=told_ms,
+            rolling_ms=options.rolling_ms if options.latency_ms is None else None,
             stage_poll_ms=5.0,
             # it sends no more than it takes: all are looked at
             most_frames_per_s=2 * max(60.0, frames_per_s),
@@ -91,6 +92,7 @@ def demo_settings(
             fov_px=(options.fov_px, options.fov_px),
             frames_per_s=frames_per_s,
             latency_ms=latency_ms,
+            rolling_ms=options.rolling_ms,
             jitter_ms=options.jitter_ms,
             backlash_um=options.backlash_um,
             stage_read_ms=options.stage_read_ms,
@@ -204,9 +206,9 @@ def _rounded(value: float) -> float | None:
 
 def _engine_rate(daemon: Daemon, finished: Finished, tiles: list[Tile]) -> float:
     """Megapixels per second of deblurring alone, on tiles of this very slide."""
-    raw = RawStore.open(finished.folder.raw)
+    read = daemon.camera.reader(RawStore.open(finished.folder.raw), {tile.index: tile for tile in tiles})
     sample = tiles[:: max(1, len(tiles) // RATED_TILES)]
-    pixels: list[tuple[Tile, Pixels]] = [(tile, raw.read(tile.index)) for tile in sample]
+    pixels: list[tuple[Tile, Pixels]] = [(tile, read(tile.index)) for tile in sample]
     batch = daemon.settings.deblur.batch
     began_s = time.perf_counter()
     for i in range(0, len(pixels), batch):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deblurd.geometry import PixelToStage
 from deblurd.light import Image, to_linear
+from deblurd.rolling import REACH_PX, resampled
 from deblurd.simulator.slide import VirtualSlide
 
 _LOBES = 4
@@ -34,7 +35,7 @@ class Optics:
     ) -> None:
         """affine: the true one; its pixel size must be the slide's."""
         self.slide = slide
-        self._color = color
+        self._color, self._affine = color, affine
         self._shape = shape
         turn = affine.matrix / slide.pixel_size_um
         self._upright = bool(np.allclose(turn, np.rint(turn), atol=1e-9))
@@ -42,6 +43,17 @@ class Optics:
         extent = np.abs(self._turn) @ (np.array(shape) - 1.0) + 1
         # an upright camera sees whole pixels; a turned one needs a border for the interpolation
         self._window = np.rint(extent) if self._upright else np.ceil(extent) + 4
+
+    def rolled_light(
+        self, path_um: NDArray[np.float64], rows_um: NDArray[np.float64], defocus_px: float = 0.0
+    ) -> Image:
+        """The same of a rolling shutter. rows_um: (H, 2), where the stage was, in the mean, while each row was exposed, against the mean of `path_um`, by
+        which all of them are blurred."""
+        rows_px = self._affine.to_pixels(rows_um)
+        margin = math.ceil(float(np.abs(rows_px).max())) + REACH_PX
+        height, width = (side + 2 * margin for side in self._shape)
+        wide = Optics(self.slide, self._affine, (height, width), self._color)
+        return np.asarray(resampled(wide.light(path_um, defocus_px), rows_px, margin), np.float32)
 
     def light(self, path_um: NDArray[np.float64], defocus_px: float = 0.0) -> Image:
         """Mean light, (H, W, 3) or (H, W) float32, 1 at full scale, over stage positions (n, 2), (y, x) um, equal in time."""

@@ -19,7 +19,7 @@ class DemoOptions:
     slide: image of a slide, None for generated tissue. pixel_size_um: None for the image's own, else 0.5.
     area_mm: width, height, where there is most to see; None for the whole slide. overlap: share of a tile. speed_um_s, blur_px: one of them or
     neither, since with the exposure each follows from the other. latency_ms: None for 15, which deblurd is told; a number is
-    for deblurd to find out. jitter_ms, backlash_um, stage_read_ms, stage_skew, rotation_deg: as of `SimulatorSettings`. plan: a way of
+    for deblurd to find out, together with rolling_ms. rolling_ms, jitter_ms, backlash_um, stage_read_ms, stage_skew, rotation_deg: as of `SimulatorSettings`. plan: a way of
     `deblurd.scan.plan` or "auto", None for one frame of each place at the given speed; scan_s: the time that it has, None for half of what stopping takes;
     light_e_ms: electrons of a white pixel per ms, for plans; fps: frames per second, None for as many as it takes. report: JSON
     file to write.
@@ -39,6 +39,7 @@ class DemoOptions:
     output: Path = Path("deblurd-slides")
     report: Path | None = None
     latency_ms: float | None = None
+    rolling_ms: float = 0.0
     jitter_ms: float = 1.0
     backlash_um: float = 0.0
     stage_read_ms: float = 2.0
@@ -68,6 +69,7 @@ class DemoOptions:
                 )
         for option, value, least, most in (
             ("--latency-ms", self.latency_ms, 0.0, 1000.0),
+            ("--rolling-ms", self.rolling_ms, -1000.0, 1000.0),
             ("--jitter-ms", self.jitter_ms, 0.0, 1000.0),
             ("--backlash-um", self.backlash_um, 0.0, 1000.0),
             ("--stage-read-ms", self.stage_read_ms, 0.0, 1000.0),

@@ -76,6 +76,7 @@ class Simulation:
             exposure_ms=exposure_ms or DEFAULT_EXPOSURE_MS,
             latency_s=s.latency_ms / 1000,
             jitter_s=s.jitter_ms / 1000,
+            rolling_s=s.rolling_ms / 1000,
             defocus_px=s.defocus_px,
             full_scale_ms=None if s.light_e_ms is None else s.electrons_full_scale / s.light_e_ms,
             seed=s.seed,

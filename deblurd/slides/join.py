@@ -58,6 +58,8 @@ def _join(
 ) -> tuple[SlideFolder, list[str]]:
     cameras = [Camera.from_json(journal.slide("camera")) for journal in journals]
     _check_alike(*cameras)
+    # of a camera whose rolling shutter was not known yet when one of them was recorded, the tiles of both are put right
+    camera = max(cameras, key=lambda each: each.margin_px)
     manifests = [folder.read_manifest() for folder in folders]
     tiles = [journal.tiles() for journal in journals]
     for folder, found in zip(folders, tiles, strict=True):
@@ -71,10 +73,10 @@ def _join(
         # what a kill may have left; whoever holds the lock is the only one who joins
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        recorder = Recorder(unfinished, cameras[0].shape, cameras[0].dtype)
+        recorder = Recorder(unfinished, camera.raw_shape, camera.dtype)
         left_out: list[str] = []
         try:
-            recorder.journal.set_slide("camera", cameras[0].to_json())
+            recorder.journal.set_slide("camera", camera.to_json())
             for folder, journal, found in zip(folders, journals, tiles, strict=True):
                 recorder.journal.event("join", f"{len(found)} tiles of {folder.name}")
                 frames = _frames(folder, journal, found, left_out)
@@ -101,7 +103,7 @@ def _join(
 
 def _check_alike(a: Camera, b: Camera) -> None:
     for what, one, other in (
-        ("shape", a.shape, b.shape),
+        ("shape", a.raw_shape, b.raw_shape),
         ("data type", a.dtype, b.dtype),
         ("encoding", a.encoding, b.encoding),
     ):

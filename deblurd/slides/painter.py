@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from deblurd.frames import DeblurredTile, Encoding, Pixels, Place
+from deblurd.frames import DeblurredTile, Encoding, Pixels, Place, Tile
 from deblurd.geometry import PixelToStage
 from deblurd.mosaic.store import MosaicStore
 from deblurd.mosaic.writer import MosaicSummary, MosaicWriter
 from deblurd.record.raw import RawStore
+from deblurd.rolling import is_within, straightened
 from deblurd.settings import MosaicSettings
+from deblurd.track.motion import UNKNOWN
 
 _NO_PIXELS: Pixels = np.empty(0, np.uint8)
 
@@ -27,7 +29,9 @@ _NO_PIXELS: Pixels = np.empty(0, np.uint8)
 @dataclass(frozen=True, slots=True)
 class Camera:
     """What the pixels of a slide are: (H, W) or (H, W, 3) `shape`, dtype, how values follow light, where they lie. full_scale_e, read_e: electrons
-    at full scale and the read noise, electrons, as they were measured when the slide began; None, 0 where they were not."""
+    at full scale and the read noise, electrons, as they were measured when the slide began; None, 0 where they were not. rolling_ms: from the exposure of the
+    first row of a frame to that of the last, 0 where all are exposed at once; margin_px: what `straight` cuts off on each side of it for that.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -37,6 +41,37 @@ class Camera:
     name: str = ""
     full_scale_e: float | None = None
     read_e: float = 0.0
+    rolling_ms: float = 0.0
+    margin_px: int = 0
+
+    @property
+    def raw_shape(self) -> tuple[int, ...]:
+        """Of a frame as the camera gives it, and as it is recorded."""
+        height, width = (side + 2 * self.margin_px for side in self.shape[:2])
+        return (height, width, *self.shape[2:])
+
+    def straight(self, pixels: Pixels, tile: Tile) -> Pixels:
+        """The frame of a tile, of `raw_shape`, as it had looked if all rows had been exposed with the middle one: of `shape`."""
+        if self.rolling_ms == 0:
+            return pixels
+        return straightened(pixels, tile.motion, self.rolling_ms / tile.exposure_ms, self.margin_px)
+
+    def believed(self, tile: Tile) -> Tile:
+        """The tile, with unknown motion where it moved too fast for `straight`: such a frame is taken again, or lies under all others."""
+        if self.rolling_ms == 0:
+            return tile
+        share = self.rolling_ms / tile.exposure_ms
+        return (
+            tile
+            if is_within(self.raw_shape, self.margin_px, tile.motion, share)
+            else replace(tile, motion=UNKNOWN)
+        )
+
+    def reader(self, raw: RawStore, tiles: Mapping[int, Tile]) -> Callable[[int], Pixels]:
+        """Gives the tile of each index, `straight`, from where it was recorded: the one way to the pixels of a slide."""
+        if self.rolling_ms == 0:
+            return raw.read
+        return lambda index: self.straight(raw.read(index), tiles[index])
 
     def to_json(self) -> str:
         return json.dumps(
@@ -49,6 +84,8 @@ class Camera:
                 "name": self.name,
                 "full_scale_e": self.full_scale_e,
                 "read_e": self.read_e,
+                "rolling_ms": self.rolling_ms,
+                "margin_px": self.margin_px,
             }
         )
 
@@ -65,6 +102,9 @@ class Camera:
             # slides from before there was such a measurement
             c.get("full_scale_e"),
             c.get("read_e", 0.0),
+            # and from before rolling shutters were known
+            c.get("rolling_ms", 0.0),
+            c.get("margin_px", 0),
         )
 
 

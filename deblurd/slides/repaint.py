@@ -21,10 +21,12 @@ def paint_raw(folder: SlideFolder, target: Path, without: Collection[int] = ()) 
 
     target: a folder that gets ``mosaic.ome.zarr``; the slide itself is left alone. without: tiles that are left out. Returns the mosaic's path.
     """
-    journal, raw = Journal(folder.journal), RawStore.open(folder.raw)
+    journal = Journal(folder.journal)
     camera = Camera.from_json(journal.slide("camera"))
     mosaic = target / folder.mosaic.name
-    painter = Painter(mosaic, target / folder.scratch.name, camera, raw.read, MosaicSettings(), ["raw"])
+    tiles = {tile.index: tile for tile in journal.tiles()}
+    read = camera.reader(RawStore.open(folder.raw), tiles)
+    painter = Painter(mosaic, target / folder.scratch.name, camera, read, MosaicSettings(), ["raw"])
     if gain := journal.slide("gain", ""):
         painter.set_gain(np.array(json.loads(gain), dtype=np.float32))
     painter.set_lights(
@@ -33,10 +35,10 @@ def paint_raw(folder: SlideFolder, target: Path, without: Collection[int] = ()) 
     painter.move(journal.places())
     # frames that were only recorded to be fused with others were never shown by themselves
     shown = {row["tile"] for row in journal.rows() if row["gate"] is not None}
-    for tile in journal.tiles():
+    for tile in tiles.values():
         if tile.index in without or (shown and tile.index not in shown):
             continue
-        painter.add(DeblurredTile(tile.index, raw.read(tile.index), 1, "sharp", 0.0))
+        painter.add(DeblurredTile(tile.index, read(tile.index), 1, "sharp", 0.0))
     painter.finish(journal.rows())
     journal.close()
     return mosaic

@@ -162,7 +162,7 @@ def _open(source: Path, told: Told) -> _Raw:
 def _slide(folder: SlideFolder) -> _Raw:
     journal = Journal(folder.journal, read_only=True)
     try:
-        rows, said = journal.rows(), journal.slide("camera")
+        rows, tiles, said = journal.rows(), journal.tiles(), journal.slide("camera")
     finally:
         journal.close()
     try:
@@ -175,9 +175,9 @@ def _slide(folder: SlideFolder) -> _Raw:
     begun_s = min((row["t_s"] for row in rows), default=0.0)
     return _Raw(
         [_tile(row, camera.affine, begun_s) for row in rows],
-        [raw.shape] * len(rows),
+        [camera.shape] * len(rows),
         raw.dtype,
-        raw.read,
+        camera.reader(raw, {tile.index: tile for tile in tiles}),
         affine=camera.affine,
         encoding=camera.encoding,
         exposure_ms=camera.exposure_ms,

@@ -19,9 +19,11 @@ from deblurd.errors import DataError, NoInputError
 from deblurd.frames import MotionVector, Pixels
 from deblurd.geometry import PixelToStage
 from deblurd.kernel import motion_kernel
-from deblurd.light import to_linear
+from deblurd.light import from_linear, to_linear
+from deblurd.rolling import straightened
 from deblurd.settings import SimulatorSettings
 from deblurd.simulator.camera import MISSED, Truth
+from deblurd.simulator.optics import Optics
 from deblurd.simulator.simulation import CAMERA, FOCUS, XY_STAGE, Simulation, footprint_mb
 from deblurd.simulator.stage import SPEED
 
@@ -424,3 +426,29 @@ while not simulation.truth:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("rolling_ms", [8.0, -8.0])
+def test_the_rows_of_a_rolling_shutter_are_exposed_one_after_the_other(
+    load: Loader, rolling_ms: float
+) -> None:
+    core, simulation = load(
+        exposure_ms=4.0, rolling_ms=rolling_ms, fov_px=(128, 128), frames_per_s=50.0, latency_ms=10.0, vignetting=0.0,
+        electrons_full_scale=1e6, stage_noise_um=0.0,
+    )  # fmt: skip
+    core.setXYPosition(60.0, 90.0)
+    core.waitForDevice(XY_STAGE)
+    core.setProperty(XY_STAGE, SPEED, 400.0)
+    core.setXYPosition(460.0, 90.0)
+    frames = _scan(core, 20)
+    rolled, truth = frames[-1][0], simulation.truth[0, 19]
+    assert truth.motion.dx == pytest.approx(-3.2)
+    steps = np.linspace(truth.start_um, truth.end_um, 33)
+    optics = Optics(simulation.slide, simulation.true_affine, (128, 128), color=True)
+    at_once = from_linear(optics.light((steps[1:] + steps[:-1]) / 2), np.uint8, "srgb")[16:-16, 16:-16]
+    straight = straightened(rolled, truth.motion, rolling_ms / 4.0, 16)
+    off, off_before = (
+        np.abs(seen.astype(float) - at_once).mean() for seen in (straight, rolled[16:-16, 16:-16])
+    )
+    assert off < 0.5
+    assert off_before > 5 * off
