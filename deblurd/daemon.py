@@ -35,6 +35,7 @@ from deblurd.sessions import Sessions
 from deblurd.settings import Settings
 from deblurd.slides.label import LabelReader
 from deblurd.slides.painter import Camera
+from deblurd.track.calibration import Calibration
 from deblurd.trajectory.live import RestingSeries
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class Daemon:
         transfer = self._transfers.get(info)
         self._calibrations = KeptCalibrations(output)
         known = self._calibrations.get(info)
-        rolling_ms = info.rolling_ms or 0.0
+        rolling_ms = known.rolling_ms(info.shape[0]) if info.rolling_ms is None else info.rolling_ms
         margin = _margin_px(settings, info, model.blur_range_px[1], rolling_ms)
         height, width = (side - 2 * margin for side in info.shape[:2])
         self.camera = Camera(
@@ -122,6 +123,8 @@ class Daemon:
         self._failure: BaseException | None = None
         self.newest_frame: Frame | None = None
         self._is_acquiring = False
+        self._minded: Calibration | None = None
+        self._rows_are_said = False
         self._first_frame_s = self._last_frame_s = 0.0
         self._arrived_s: deque[float] = deque(maxlen=RATE_FRAMES)
         self._tracker = make_tracker(
@@ -352,6 +355,7 @@ class Daemon:
                 self.sessions.look(self._tracker.newest_pose)
                 if resting is not None:
                     self._know_camera(resting.see(frame, self._tracker.newest_pose))
+                self._mind_rows()
                 if self._resting is not None:
                     self._resting.feed(frame, self._tracker.newest_pose)
             for chosen, tile in self._tracker.drain():
@@ -379,6 +383,19 @@ class Daemon:
         if transfer is not None:
             self.camera = replace(self.camera, full_scale_e=transfer.full_scale_e, read_e=transfer.read_e)
             self.sessions.camera = self.camera
+
+    def _mind_rows(self) -> None:
+        """Says once that frames are skewed, as soon as they show it."""
+        calibration, info = self._tracker.calibration, self.microscope.info
+        if calibration is self._minded or self._rows_are_said:
+            return
+        self._minded = calibration
+        if self.settings.scan.mode == "stop_and_stare":
+            return
+        used_ms, is_told = self.camera.rolling_ms, info.rolling_ms is not None
+        if (sentence := calibration.other_rolling(info.shape[0], used_ms, is_told)) is not None:
+            self._rows_are_said = True
+            log.warning("%s", sentence)
 
     def _keep_calibration(self) -> None:
         if self._tracker.has_calibrated:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurd.calibrate.skew import skew
 from deblurd.frames import Encoding, MotionVector, Pixels
 from deblurd.kernel import reblur
 from deblurd.light import from_linear, to_linear
@@ -55,9 +56,7 @@ class FrameRegistrar:
     ) -> tuple[NDArray[np.float64], float] | None:
         """Where b lies from a, (2,) px of the camera, and its standard deviation; None where no match can be trusted."""
         expected, radius = expected_px / a.binning, radius_px / a.binning
-        first, second = a.grey, b.grey
-        if not _alike(a.motion, b.motion):
-            first, second = self._blurred(a, b.motion), self._blurred(b, a.motion)
+        first, second = self._made_alike(a, b)
         match = subpixel.refine(first, second, expected)
         if match is None or match.score < _GOOD_SCORE or _far(match, expected, min(radius, _NEAR_PX)):
             match = pairwise.register(pairwise.prepare(first), pairwise.prepare(second), expected, radius)
@@ -65,6 +64,18 @@ class FrameRegistrar:
             return None
         sigma = math.sqrt(0.5 * float(np.trace(match.covariance)))
         return match.shift * a.binning, sigma * a.binning
+
+    def skew(
+        self, a: Look, b: Look, shift_px: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], float] | None:
+        """By how much that shift grows from one row to the next, (2,), and its standard deviation; None where the pictures do not tell."""
+        return skew(*self._made_alike(a, b), shift_px / a.binning)
+
+    def _made_alike(self, a: Look, b: Look) -> tuple[Pixels, Pixels]:
+        """Both pictures, each with the other one's blur as well where they differ in it."""
+        if _alike(a.motion, b.motion):
+            return a.grey, b.grey
+        return self._blurred(a, b.motion), self._blurred(b, a.motion)
 
     def _blurred(self, look: Look, motion: MotionVector) -> Pixels:
         light = reblur(to_linear(look.grey, self._encoding), motion)

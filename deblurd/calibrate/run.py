@@ -44,6 +44,9 @@ class Calibrated:
         turn_deg = turn_between_deg(configured, found.affine)
         scale = 100 * (found.affine.pixel_size_um / configured.pixel_size_um - 1)
         lag_ms, sigma_ms = 1000 * found.lag_s, 1000 * found.lag_sigma_s
+        height, told_ms = self.info.shape[0], self.info.rolling_ms
+        other = found.other_rolling(height, told_ms or 0.0, True) if told_ms is not None else None
+        rows_ms, rows_sigma_ms = (1000 * v * (height - 1) for v in (found.row_s, found.row_sigma_s))
         return [
             f"pixel size: {found.affine.pixel_size_um:.5f} um ({scale:+.2f} % of the configured one){ways}",
             f"turn against the configuration: {turn_deg:+.2f} degrees",
@@ -51,6 +54,9 @@ class Calibrated:
             f"{latency_ms - lag_ms[0]:.2f} ms +- {sigma_ms[0]:.2f} (configured: {latency_ms:g} ms)",
             f"backlash: x {found.play_um[1]:+.2f} um +- {found.play_sigma_um[1]:.2f}, y {found.play_um[0]:+.2f} um +- "
             f"{found.play_sigma_um[0]:.2f}",
+            f"rolling shutter: {rows_ms:.2f} ms +- {rows_sigma_ms:.2f} from a frame's first row to its last"
+            f"{'' if found.rolling_ms(height) else ', and so none'}",
+            *([] if other is None else [other]),
             f"by {found.sightings} pairs of {self.frames} frames, which agree to {found.rms_px:.2f} px",
         ]
 

@@ -44,6 +44,8 @@ _SURE = 3.0
 
 _PINNED_UM = 1e-3
 
+_ROUNDS_OF_ROWS = 5
+
 _AGREE = 0.6
 """If fewer of the sightings agree, nothing is made of them."""
 
@@ -58,7 +60,8 @@ class Sighting:
     """Two frames that show the same: what the second shows at pixel p, the first shows at p + shift_px (2,), (y, x).
 
     first_s, second_s: start, middle and end of each exposure (3,), as believed then. sigma_px: of the shift. first_way, second_way: (2,)
-    of -1, 0, 1, the way that each axis (y, x) last drove. first_later, second_later: how much later (s) each is believed to have been by now.
+    of -1, 0, 1, the way that each axis (y, x) last drove. first_later, second_later: how much later (s) each is believed to have been by now. skew: by how
+    much the shift grows from one row to the next, (2,), (y, x) px, with its standard deviation; None where nobody looked, or it did not show.
     """
 
     first_s: Floats
@@ -69,6 +72,7 @@ class Sighting:
     second_way: Floats
     first_later: Callable[[], float] = as_then
     second_later: Callable[[], float] = as_then
+    skew: tuple[Floats, float] | None = None
 
 
 def fit(
@@ -88,6 +92,8 @@ def fit(
             return None
         if turn == 0:
             affine_px = seen.roughly(affine_px)
+        row_s, row_sigma_s = seen.row_time(affine_px, start)
+        seen = seen.straight(affine_px, row_s)
         found = seen.solve(affine_px, lag_s, play_um, start)
         seems = (np.abs(found.play_um) < _SURE * found.play_sigma_um) & np.isfinite(found.play_sigma_um)
         if seems.any():
@@ -100,7 +106,7 @@ def fit(
         if near:
             break
     assert found is not None
-    return _of_use(found, start)
+    return replace(_of_use(found, start), row_s=row_s, row_sigma_s=row_sigma_s)
 
 
 class Places:
@@ -148,13 +154,17 @@ def _of_use(found: Calibration, start: Calibration) -> Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """Sightings against the readings, each (n, 2): shifts, and between the two frames the differences of position, speed and play."""
+    """Sightings against the readings, each (n, 2): shifts, and between the two frames the differences of position, speed and play; also the sum of both
+    speeds, and the skews, nan where there is none, with their standard deviations."""
 
     shift_px: Floats
     sigma_px: Floats
     step_um: Floats
     speed_um_s: Floats
     backwards: Floats
+    both_um_s: Floats
+    skew: Floats
+    skew_sigma: Floats
 
     @classmethod
     def of(
@@ -164,7 +174,7 @@ class _Seen:
         lag_s: Floats,
         affine_px: Floats,
     ) -> _Seen:
-        rows: list[tuple[Floats, float, Floats, Floats, Floats]] = []
+        rows: list[tuple[Floats, float, Floats, Floats, Floats, Floats, Floats, float]] = []
         scale = math.sqrt(abs(float(np.linalg.det(affine_px))))
         for s in sightings:
             first = places.at(s.first_s + s.first_later(), lag_s)
@@ -173,17 +183,26 @@ class _Seen:
                 continue
             sigma = math.hypot(s.sigma_px, _FLOOR_PX, scale * first[2], scale * second[2])
             back = (s.second_way < 0).astype(float) - (s.first_way < 0)
-            rows.append((s.shift_px, sigma, second[0] - first[0], second[1] - first[1], back))
+            step_um, faster_um_s, both_um_s = (
+                second[0] - first[0],
+                second[1] - first[1],
+                second[1] + first[1],
+            )
+            skew, skew_sigma = s.skew or (np.full(2, np.nan), math.inf)
+            rows.append((s.shift_px, sigma, step_um, faster_um_s, back, both_um_s, skew, skew_sigma))
         empty = np.zeros((0, 2))
         if not rows:
-            return cls(empty, np.zeros((0, 1)), empty, empty, empty)
-        shift, sigmas, step, speed, backwards = zip(*rows, strict=True)
+            return cls(empty, np.zeros((0, 1)), empty, empty, empty, empty, empty, np.zeros((0, 1)))
+        shift, sigmas, step, speed, backwards, both, skews, skew_sigmas = zip(*rows, strict=True)
         return cls(
             np.array(shift),
             np.array(sigmas)[:, None],
             np.array(step),
             np.array(speed),
             np.array(backwards),
+            np.array(both),
+            np.array(skews),
+            np.array(skew_sigmas)[:, None],
         )
 
     def roughly(self, expected_px: Floats) -> Floats:
@@ -193,6 +212,29 @@ class _Seen:
         left = np.vstack([self.step_um / self.sigma_px, draw])
         right = np.vstack([self.shift_px / self.sigma_px, draw @ expected_px.T])
         return np.asarray(np.linalg.lstsq(left, right, rcond=None)[0].T)
+
+    def row_time(self, affine_px: Floats, start: Calibration) -> tuple[float, float]:
+        """From the exposure of a row to that of the next one, s, and its standard deviation, by least squares with Cauchy's loss, drawn to what is known."""
+        tells = np.isfinite(self.skew).all(axis=1)
+        # a row that is exposed later sees what the motion has brought there by then, and the image runs against the stage
+        by_row, sigma = (self.speed_um_s @ affine_px.T)[tells], self.skew_sigma[tells]
+        skew, drawn = self.skew[tells], (_COMMON / start.row_sigma_s) ** 2
+        row_s, weights, spread = start.row_s, np.ones_like(skew), 1.0
+        for _ in range(_ROUNDS_OF_ROWS):
+            power = float((weights * (by_row / sigma) ** 2).sum()) / spread**2 + drawn
+            if power == 0:
+                return start.row_s, math.inf
+            pull = float((weights * by_row * skew / sigma**2).sum()) / spread**2
+            row_s = (pull + drawn * start.row_s) / power
+            rest = np.abs(skew - row_s * by_row) / sigma
+            spread = max(1.0, 1.4826 * float(np.median(rest))) if rest.size else 1.0
+            weights = 1 / (1 + (rest / (_CAUCHY * spread)) ** 2)
+        return row_s, _COMMON / math.sqrt(power)
+
+    def straight(self, affine_px: Floats, row_s: float) -> _Seen:
+        """With the shifts that a global shutter had shown: the middle of an overlap lies above that of one frame and below that of the other."""
+        lean = row_s * self.shift_px[:, :1] / 2
+        return replace(self, shift_px=self.shift_px + lean * (self.both_um_s @ affine_px.T))
 
     def solve(
         self,

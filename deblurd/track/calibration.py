@@ -24,6 +24,12 @@ KNOWN_PLAY_UM = 0.5
 """With a larger uncertainty (one standard deviation) nothing is made of it."""
 
 
+LEAST_ROLLING_MS = 0.3
+"""Less shifts no row by half a pixel at usual speeds."""
+
+SURE_ROLLING = 5.0
+"""A rolling shutter within so many of its standard deviations is none."""
+
 GOOD_LAG_S = 0.8e-3
 """Better than this the uncertainty, which is taken large, hardly becomes."""
 
@@ -34,7 +40,7 @@ class Calibration:
 
     lag_s: at the time t of a frame, as believed, the stage stood where its readings say for t + lag_s. play_um: an axis that drove
     backwards stands so far ahead of its readings; forwards it stands where they say. The sigmas (one standard deviation) are inf where
-    the frames told nothing; affine_sigma is relative. sightings: pairs of frames that this rests on, rms_px: what they leave unexplained.
+    the frames told nothing; affine_sigma is relative. row_s: from the exposure of a row to that of the next one, of a rolling shutter. sightings: pairs of frames that this rests on, rms_px: what they leave unexplained.
     """
 
     affine: PixelToStage
@@ -45,6 +51,8 @@ class Calibration:
     play_sigma_um: Floats
     sightings: int = 0
     rms_px: float = 0.0
+    row_s: float = 0.0
+    row_sigma_s: float = math.inf
 
     @classmethod
     def configured(cls, affine: PixelToStage) -> Calibration:
@@ -66,6 +74,12 @@ class Calibration:
     def is_good(self) -> bool:
         """Whether more frames would make it little better."""
         return self.is_known and bool((self.lag_sigma_s < GOOD_LAG_S).all())
+
+    def rolling_ms(self, height: int) -> float:
+        """From the exposure of the first row of a frame of that height to that of the last; 0 where that is not sure, or too short to show."""
+        found_ms, sigma_ms = 1000 * self.row_s * (height - 1), 1000 * self.row_sigma_s * (height - 1)
+        shows = abs(found_ms) > max(LEAST_ROLLING_MS, SURE_ROLLING * sigma_ms)
+        return found_ms if shows else 0.0
 
     def with_lag(self, lag_s: Floats) -> Calibration:
         """The same for a clock that is set otherwise."""
@@ -98,6 +112,22 @@ class Calibration:
             )
         return None
 
+    def other_rolling(self, height: int, used_ms: float, is_told: bool) -> str | None:
+        """What is wrong with the rolling shutter that frames are straightened by, in a sentence; None where it is right, or nobody knows. is_told: whether it
+        stands in the configuration."""
+        off_ms, sigma_ms = (1000 * v * (height - 1) for v in (self.row_s, self.row_sigma_s))
+        if not abs(off_ms - used_ms) > max(LEAST_ROLLING_MS, SURE_ROLLING * sigma_ms):
+            return None
+        then = (
+            "change [microscope] rolling_ms, or leave it out"
+            if is_told
+            else "it is kept, and put right from the next start on"
+        )
+        return (
+            f"the rows of a frame are exposed {off_ms:.1f} ms apart from first to last by the pictures, and not {used_ms:.1f} ms, so that fields are skewed "
+            f"where the stage moves: {then}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; inf becomes null."""
         return {
@@ -109,6 +139,8 @@ class Calibration:
             "play_sigma_um": _plain(self.play_sigma_um),
             "sightings": self.sightings,
             "rms_px": self.rms_px,
+            "row_s": self.row_s,
+            "row_sigma_s": self.row_sigma_s if math.isfinite(self.row_sigma_s) else None,
         }
 
     @classmethod
@@ -120,7 +152,9 @@ class Calibration:
             np.array([math.inf if v is None else float(v) for v in kept[key]])
             for key in ("affine_sigma", "lag_sigma_s", "play_sigma_um")
         ]
-        whole = np.concatenate([affine.ravel(), lag, play])
+        # one from before rolling shutters were looked for has neither
+        row_s, row_sigma_s = float(kept.get("row_s", 0.0)), kept.get("row_sigma_s")
+        whole = np.concatenate([affine.ravel(), lag, play, [row_s]])
         if affine.shape != (2, 2) or any(v.shape != (2,) for v in (lag, play, *sigmas)):
             raise ValueError("values are missing")
         if not np.isfinite(whole).all() or np.linalg.det(affine) == 0:
@@ -134,6 +168,8 @@ class Calibration:
             sigmas[2],
             int(kept["sightings"]),
             float(kept["rms_px"]),
+            row_s,
+            math.inf if row_sigma_s is None else float(row_sigma_s),
         )
 
 

@@ -79,6 +79,9 @@ class Registrar(Protocol):
         What b shows at pixel p, a shows at p + shift. expected_px: where to look; radius_px: how far around.
         """
 
+    def skew(self, a: Any, b: Any, shift_px: Floats) -> tuple[Floats, float] | None:
+        """By how much that shift grows from one row to the next, (2,), and its standard deviation along an axis; None where they do not tell."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Look:
@@ -87,6 +90,7 @@ class _Look:
     prepared: Any
     times_s: Floats
     yx_um: Floats
+    speed_um_s: Floats
     way: Floats
     later: Callable[[], float]
 
@@ -185,7 +189,8 @@ class Witness(threading.Thread):
         self._looked += drives
         way = self._ways.see(at_um)
         prepared = self._registrar.prepare(pixels, motion_vector(stretch, known.affine))
-        look = _Look(prepared, times_s, at_um, way, later)
+        speed_um_s = (stretch.yx_um[-1] - stretch.yx_um[0]) / (times_s[-1] - times_s[0])
+        look = _Look(prepared, times_s, at_um, speed_um_s, way, later)
         anchor = self._anchor
         expected_px = np.zeros(2) if anchor is None else known.inverse @ (look.yx_um - anchor.yx_um)
         if anchor is None or (np.abs(expected_px) > self._most_px).any():
@@ -202,8 +207,11 @@ class Witness(threading.Thread):
         self._misses = 0
         if _is_fixed(match[0], expected_px):
             return
+        # rows of frames that move alike are skewed alike
+        differ = bool(np.linalg.norm(speed_um_s - anchor.speed_um_s) > _FASTER_UM_S)
+        skew = self._registrar.skew(anchor.prepared, prepared, match[0]) if differ else None
         self._sightings.append(
-            Sighting(anchor.times_s, times_s, match[0], match[1], anchor.way, way, anchor.later, later)
+            Sighting(anchor.times_s, times_s, *match, anchor.way, way, anchor.later, later, skew)
         )
         self.seen += 1
         if self.seen >= self._fit_at:

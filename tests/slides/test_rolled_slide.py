@@ -61,7 +61,8 @@ def shots() -> Iterator[tuple[Frame, Tile]]:
         travel = np.array([0.0, way * BLUR_PX * PIXEL_UM])
         rows = np.linspace(-0.5, 0.5, SIDE)[:, None] * travel * ROLLING_MS / EXPOSURE_MS
         light = optics.rolled_light(np.array([y, x]) + u[:, None] * travel, rows)
-        motion = MotionVector(*(-AFFINE.to_pixels(travel)), sigma_px=0.05)
+        dy, dx = -AFFINE.to_pixels(travel)
+        motion = MotionVector(float(dy), float(dx), sigma_px=0.05)
         pose = Pose(number / 10, y, x, sigma_um=0.5)
         frame = Frame(sensor.expose(light, 0, number), number, pose.t_s, EXPOSURE_MS)
         yield frame, Tile(-1, 0, number, pose, motion, EXPOSURE_MS, frame.pixels.shape, "")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +163,76 @@ def test_turns_between_cameras_of_one_handedness() -> None:
     for mirrored in (False, True):
         a, b = (PixelToStage.from_scale(0.5, rotation_deg=d, mirrored=mirrored) for d in (10, 40))
         assert turn_between_deg(a, b) == pytest.approx(30)
+
+
+def rolled(seen: list[Sighting], row_s: float, true: PixelToStage, seed: int = 1) -> list[Sighting]:
+    """The same by a camera whose rows are exposed `row_s` after one another."""
+    rng = np.random.default_rng(seed)
+    inverse = np.linalg.inv(true.matrix)
+
+    def speed_px_s(times: Floats) -> Floats:
+        at = commanded(times[[0, 2]])
+        return np.asarray(-inverse @ (at[1] - at[0]) / (times[2] - times[0]))
+
+    found = []
+    for s in seen:
+        first, second = speed_px_s(s.first_s), speed_px_s(s.second_s)
+        shift = s.shift_px + row_s * s.shift_px[0] / 2 * (first + second)
+        skew = row_s * (first - second) + rng.normal(0, 4e-4, 2)
+        found.append(replace(s, shift_px=shift, skew=(skew, 3e-4)))
+    return found
+
+
+@pytest.mark.parametrize("row_ms", [0.02, -0.04])
+def test_a_rolling_shutter_is_found_and_takes_no_part_of_the_lag(row_ms: float) -> None:
+    true = PixelToStage.from_scale(0.5, rotation_deg=1.5)
+    seen, path = sightings_of(true, (0.01, 0.01), poll_s=0.007)
+    found = fit(rolled(seen, row_ms / 1000, true), path.stretch, Calibration.configured(CONFIGURED))
+    assert found is not None
+    assert found.rolling_ms(512) == pytest.approx(row_ms * 511, rel=0.03)
+    assert abs(found.row_s - row_ms / 1000) < found.row_sigma_s
+    assert np.abs(found.lag_s - 0.01).max() < 5e-4
+    assert np.abs(found.affine.matrix - true.matrix).max() < 1e-3
+
+
+def test_what_is_known_of_a_rolling_shutter_counts_with_what_is_seen() -> None:
+    seen, path = sightings_of(CONFIGURED, (0.01, 0.01), poll_s=0.007)
+    known = replace(Calibration.configured(CONFIGURED), row_s=2e-5, row_sigma_s=1e-6)
+    # frames that were not looked at for it tell nothing
+    found = fit(seen, path.stretch, known)
+    assert found is not None
+    assert (found.row_s, found.row_sigma_s) == pytest.approx((2e-5, 1e-6))
+    more = fit(rolled(seen, 2e-5, CONFIGURED), path.stretch, known)
+    assert more is not None
+    assert more.row_sigma_s < 1e-6
+
+
+def test_a_global_shutter_is_none() -> None:
+    seen, path = sightings_of(CONFIGURED, (0.01, 0.01), poll_s=0.007)
+    found = fit(rolled(seen, 0.0, CONFIGURED), path.stretch, Calibration.configured(CONFIGURED))
+    assert found is not None
+    assert found.rolling_ms(512) == 0.0
+    assert found.other_rolling(512, 0.0, False) is None
+    assert found.other_rolling(512, 10.0, True) is not None
+
+
+def test_a_rolling_shutter_that_is_not_as_said_is_named() -> None:
+    known = replace(Calibration.configured(CONFIGURED), row_s=2e-5, row_sigma_s=1e-7)
+    for used_ms, is_told, words in (
+        (0.0, False, "10.2 ms apart .* from the next start on"),
+        (5.0, True, "and not 5.0 ms.*change .microscope. rolling_ms"),
+    ):
+        sentence = known.other_rolling(512, used_ms, is_told)
+        assert sentence is not None
+        assert re.search(words, sentence)
+    assert known.other_rolling(512, 10.1, True) is None
+    assert replace(known, row_sigma_s=math.inf).other_rolling(512, 0.0, False) is None
+    # where it is not sure, or does not show, none is taken for it
+    assert replace(known, row_sigma_s=1e-5).rolling_ms(512) == 0.0
+    assert replace(known, row_s=2e-7, row_sigma_s=1e-9).rolling_ms(512) == 0.0
+
+
+def test_one_from_before_rolling_shutters_were_looked_for_is_read() -> None:
+    kept = Calibration.configured(CONFIGURED).to_dict()
+    del kept["row_s"], kept["row_sigma_s"]
+    assert Calibration.from_dict(kept).rolling_ms(512) == 0.0

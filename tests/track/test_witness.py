@@ -27,6 +27,9 @@ class Blind:
     def shift(self, a: Any, b: Any, expected_px: Any, radius_px: float) -> None:
         raise AssertionError
 
+    def skew(self, a: Any, b: Any, shift_px: Any) -> None:
+        raise AssertionError
+
 
 def later(seen: Sequence[Sighting], by_s: float) -> list[Sighting]:
     """As a clock would have it that counts the second frame of each pair wrongly."""
