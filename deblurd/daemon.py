@@ -99,8 +99,7 @@ class Daemon:
         self._transfers = KeptTransfers(output)
         transfer = self._transfers.get(info)
         self._calibrations = KeptCalibrations(output)
-        known = self._calibrations.get(info)
-        rolling_ms = known.rolling_ms(info.shape[0]) if info.rolling_ms is None else info.rolling_ms
+        rolling_ms = self._calibrations.rolling_ms(info)
         margin = _margin_px(settings, info, model.blur_range_px[1], rolling_ms)
         height, width = (side - 2 * margin for side in info.shape[:2])
         self.camera = Camera(
@@ -130,7 +129,7 @@ class Daemon:
         self._tracker = make_tracker(
             settings,
             self.microscope,
-            known,
+            self._calibrations.get(info),
             learn=settings.learns_calibration,
             shape=self.camera.shape,
         )

@@ -46,6 +46,10 @@ class KeptCalibrations:
             return configured
         return calibration.with_lag(lag_s)
 
+    def rolling_ms(self, info: MicroscopeInfo) -> float:
+        """From the exposure of a frame's first row to that of its last: as configured, or else as kept, or else 0."""
+        return self.get(info).rolling_ms(info.shape[0]) if info.rolling_ms is None else info.rolling_ms
+
     def keep(self, info: MicroscopeInfo, calibration: Calibration) -> None:
         """Raises OutputError."""
         kept = {"latency_ms": info.latency_ms or 0.0, "calibration": calibration.to_dict()}

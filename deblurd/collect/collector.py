@@ -13,12 +13,14 @@ import numpy as np
 
 from deblurd.acquire import open_microscope
 from deblurd.acquire.microscope import Microscope
+from deblurd.calibrate.kept import KeptCalibrations
 from deblurd.collect.folder import CaptureFolder
 from deblurd.collect.pairs import middle_light, pair
 from deblurd.collect.watch import Seen, StoppedError, Watch
 from deblurd.errors import UsageError
-from deblurd.frames import MotionVector, Pose
+from deblurd.frames import MotionVector, Pixels, Pose
 from deblurd.light import Image
+from deblurd.rolling import margin_px, straightened
 from deblurd.settings import Settings
 from deblurd.slides.folder import utc_now
 
@@ -131,7 +133,8 @@ def collect(
     try:
         made = plan(microscope)
         # a plan that makes no sense leaves no empty folder
-        collector = Collector(microscope, CaptureFolder(output), made, on_progress)
+        rolling_ms = KeptCalibrations(settings.mosaic.output).rolling_ms(microscope.info)
+        collector = Collector(microscope, CaptureFolder(output), made, on_progress, rolling_ms)
         try:
             with Watch(microscope, stop, settings.microscope.stage_poll_ms / 1000) as watch:
                 collector.run(watch)
@@ -143,7 +146,7 @@ def collect(
 
 
 class Collector:
-    """Drives stage and focus, and keeps what fits. report: grows while it works."""
+    """Drives stage and focus, and keeps what fits. rolling_ms: from the exposure of a frame's first row to that of its last. report: grows while it works."""
 
     def __init__(
         self,
@@ -151,9 +154,13 @@ class Collector:
         folder: CaptureFolder,
         plan: Plan,
         on_progress: Callable[[int, int], None],
+        rolling_ms: float = 0.0,
     ) -> None:
         self._microscope, self._folder, self._plan = microscope, folder, plan
-        self._info = microscope.info
+        self._info = info = microscope.info
+        self._share = rolling_ms / info.exposure_ms
+        fastest_px_ms = (1 + _OFF_SPEED) * max(plan.blur_px, default=0.0) / info.exposure_ms
+        self._margin = margin_px(info.shape, fastest_px_ms, rolling_ms) if rolling_ms else 0
         self._on_progress, self._done = on_progress, 0
         self.report = Report(folder.path)
 
@@ -179,7 +186,7 @@ class Collector:
     def _sharp(self, watch: Watch, name: str, y_um: float, x_um: float) -> _Place:
         self._microscope.move_to_um(y_um, x_um)
         seen = [s for s in watch.until_rest(y_um, x_um, SHARP_FRAMES) if s.rests_at(y_um, x_um)]
-        sharp = middle_light([s.pixels for s in seen], self._info.encoding)
+        sharp = middle_light([self._straight(s) for s in seen], self._info.encoding)
         return _Place(name, y_um, x_um, sharp, seen[len(seen) // 2].pose)
 
     def _out_of_focus(self, watch: Watch, place: _Place) -> None:
@@ -238,12 +245,19 @@ class Collector:
         return self._info.affine.to_pixels(seen.pose.yx_um - place.pose.yx_um)
 
     def _keep(self, place: _Place, name: str, seen: Seen, motion: MotionVector, offset_um: float) -> bool:
-        found = pair(place.sharp, seen.pixels, motion, self._shift_px(seen, place), self._info.encoding)
+        found = pair(
+            place.sharp, self._straight(seen), motion, self._shift_px(seen, place), self._info.encoding
+        )
         if found is None:
             self.report.unlike += 1
             return False
         self._folder.add(place.name, name, found, offset_um)
         return True
+
+    def _straight(self, seen: Seen) -> Pixels:
+        if self._share == 0:
+            return seen.pixels
+        return straightened(seen.pixels, seen.motion, self._share, self._margin)
 
     def _step(self) -> None:
         self._done += 1

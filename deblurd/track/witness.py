@@ -288,12 +288,13 @@ def _loosened(known: Calibration) -> Calibration:
 
 
 def _is_near(found: Calibration, known: Calibration) -> bool:
-    """Whether lag and play are what was known, as far as that was sure."""
+    """Whether lag, play and the time from row to row are what was known, as far as that was sure."""
     lag_s = np.hypot(found.lag_sigma_s, known.lag_sigma_s)
     play_um = np.hypot(found.play_sigma_um, known.play_sigma_um)
     lag = np.abs(found.lag_s - known.lag_s) <= _NEAR_SIGMAS * lag_s
     play = np.abs(found.play_um - known.play_um) <= _NEAR_SIGMAS * play_um
-    return bool((lag & play).all())
+    rows = abs(found.row_s - known.row_s) <= _NEAR_SIGMAS * math.hypot(found.row_sigma_s, known.row_sigma_s)
+    return bool((lag & play).all()) and rows
 
 
 def _drives(stretch: Stretch, times_s: Floats) -> NDArray[np.bool_]:

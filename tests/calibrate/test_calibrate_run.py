@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deblurd import config
+from deblurd.calibrate.kept import KeptCalibrations
 from deblurd.calibrate.run import calibrate
 from deblurd.cli import main
 from deblurd.errors import DataError, MicroscopeError
@@ -50,6 +52,18 @@ def test_turn_latency_and_play_are_found_and_kept(tmp_path: Path, capsys: pytest
     # the time that the machine takes to hand a frame on is a part of it
     assert 9 < -1000 * found.lag_s.mean() < 25
     assert found.play_um == pytest.approx([3.0, 3.0], abs=0.8)
+
+
+@pytest.mark.parametrize("rolling_ms", [10.0, -6.0, 0.0])
+def test_a_rolling_shutter_is_found_and_put_right_from_then_on(tmp_path: Path, rolling_ms: float) -> None:
+    told = settings(tmp_path, {}, rolling_ms=rolling_ms, latency_ms=15.0)
+    found = calibrate(told)
+    assert 1000 * found.calibration.row_s * 191 == pytest.approx(rolling_ms, rel=0.05, abs=0.3)
+    assert any(line.startswith("rolling shutter: ") for line in found.lines())
+    kept_ms = KeptCalibrations(tmp_path).rolling_ms(found.info)
+    assert kept_ms == pytest.approx(rolling_ms, rel=0.05)
+    # what the configuration says counts
+    assert KeptCalibrations(tmp_path).rolling_ms(replace(found.info, rolling_ms=3.0)) == 3.0
 
 
 @pytest.mark.parametrize(

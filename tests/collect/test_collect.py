@@ -39,12 +39,12 @@ SIMULATED: dict[str, Any] = {
 }
 
 
-def settings(**scan: Any) -> Settings:
+def settings(rolling_ms: float = 0.0, **scan: Any) -> Settings:
     return Settings(
         microscope=MicroscopeSettings(
-            backend="simulator", exposure_ms=5.0, latency_ms=15.0, stage_poll_ms=3.0
+            backend="simulator", exposure_ms=5.0, latency_ms=15.0, rolling_ms=rolling_ms, stage_poll_ms=3.0
         ),
-        simulator=SimulatorSettings(**SIMULATED),
+        simulator=SimulatorSettings(**SIMULATED, rolling_ms=rolling_ms),
         scan=ScanSettings(**scan),
     )
 
@@ -59,11 +59,16 @@ def read(path: Path) -> Pixels:
     return np.asarray(image)
 
 
-def test_a_place_is_captured_sharp_out_of_focus_and_in_motion(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rolling_ms", [0.0, 10.0])
+def test_a_place_is_captured_sharp_out_of_focus_and_in_motion(tmp_path: Path, rolling_ms: float) -> None:
     steps: list[tuple[int, int]] = []
     plan = Plan([(200.0, 250.0)], blur_px=(8,), defocus_um=(-6.0, 4.0))
     report = collect(
-        settings(), tmp_path / "pairs", lambda _: plan, lambda *step: steps.append(step), threading.Event()
+        settings(rolling_ms),
+        tmp_path / "pairs",
+        lambda _: plan,
+        lambda *step: steps.append(step),
+        threading.Event(),
     )
     assert (report.places, report.defocused, report.notes) == (1, 2, [])
     assert report.moving >= 4  # along y and x, there and back

@@ -13,7 +13,7 @@ from deblurd.track.calibrate import Sighting, fit
 from deblurd.track.calibration import Calibration
 from deblurd.track.path import StagePath
 from deblurd.track.witness import Witness
-from tests.track.test_calibrate import CONFIGURED, sightings_of
+from tests.track.test_calibrate import CONFIGURED, rolled, sightings_of
 
 LAG_S = (0.012, 0.012)
 
@@ -125,3 +125,16 @@ def test_a_wrong_scale_is_said_by_the_second_fit_that_sees_it() -> None:
     show(witness, seen[:150])
     assert witness.failure is not None
     assert "pixel_size_um" in witness.failure
+
+
+def test_a_camera_that_rolls_otherwise_than_was_known_is_believed_by_the_third_batch() -> None:
+    seen, path = sightings_of(CONFIGURED, LAG_S, poll_s=0.007)
+    witness = witness_of(path, rolled(seen[:150], 2e-5, CONFIGURED))
+    assert witness.calibration.is_good
+    assert witness.calibration.rolling_ms(512) > 5
+    for batch in range(2):
+        show(witness, rolled(seen[:80], 0.0, CONFIGURED, seed=batch))
+        assert witness.calibration.rolling_ms(512) > 5
+    for batch in range(2):
+        show(witness, rolled(seen[:150], 0.0, CONFIGURED, seed=batch))
+    assert witness.calibration.rolling_ms(512) == 0.0
