@@ -105,8 +105,8 @@ def test_the_middle_row_stays_and_the_others_go_as_far_as_the_motion_brought_the
 
 
 def test_the_margin_is_as_wide_as_the_speed_takes_and_never_more_than_an_eighth() -> None:
-    assert margin_px((512, 2048), 1.0, 10.0) == 5 + REACH_PX
-    assert margin_px((512, 2048), 1.0, -10.0) == 5 + REACH_PX
+    assert margin_px((512, 2048), 1.0, 10.0) == 6 + REACH_PX
+    assert margin_px((512, 2048), 1.0, -10.0) == 6 + REACH_PX
     assert margin_px((512, 2048), 100.0, 10.0) == 64 + REACH_PX
     assert speed_within(64 + REACH_PX, -10.0) == pytest.approx(12.8)
 

@@ -45,6 +45,8 @@ _SURE = 3.0
 _PINNED_UM = 1e-3
 
 _ROUNDS_OF_ROWS = 5
+_ROW_FLOOR = 0.01
+"""Of the time from row to row: better than this one anchor's details do not tell it, however many frames are compared with it."""
 
 _AGREE = 0.6
 """If fewer of the sightings agree, nothing is made of them."""
@@ -229,7 +231,7 @@ class _Seen:
             rest = np.abs(skew - row_s * by_row) / sigma
             spread = max(1.0, 1.4826 * float(np.median(rest))) if rest.size else 1.0
             weights = 1 / (1 + (rest / (_CAUCHY * spread)) ** 2)
-        return row_s, _COMMON / math.sqrt(power)
+        return row_s, max(_COMMON / math.sqrt(power), _ROW_FLOOR * abs(row_s))
 
     def straight(self, affine_px: Floats, row_s: float) -> _Seen:
         """With the shifts that a global shutter had shown: the middle of an overlap lies above that of one frame and below that of the other."""

@@ -59,7 +59,7 @@ def read(path: Path) -> Pixels:
     return np.asarray(image)
 
 
-@pytest.mark.parametrize("rolling_ms", [0.0, 10.0])
+@pytest.mark.parametrize("rolling_ms", [0.0, pytest.param(10.0, marks=pytest.mark.long)])
 def test_a_place_is_captured_sharp_out_of_focus_and_in_motion(tmp_path: Path, rolling_ms: float) -> None:
     steps: list[tuple[int, int]] = []
     plan = Plan([(200.0, 250.0)], blur_px=(8,), defocus_um=(-6.0, 4.0))
