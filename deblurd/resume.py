@@ -267,7 +267,7 @@ def _clear(folder: SlideFolder, keep_mosaic: bool) -> None:
             if folder.mosaic_before.is_dir():
                 shutil.rmtree(folder.mosaic_before)
             folder.mosaic.rename(folder.mosaic_before)
-        for left in (folder.mosaic, folder.scratch, *folder.path.glob("*.part")):
+        for left in (folder.mosaic, folder.scratch, *folder.path.glob("*.part"), *folder.raw.glob("*.part*")):
             if left.is_dir():
                 shutil.rmtree(left)
             else:

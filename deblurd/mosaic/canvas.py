@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Shard = tuple[int, int]
+Point = tuple[float, float]
 
 MIDDLE = 2**19
 """Row and column of the first tile's corner on a canvas of 2**20 pixels a side: the mosaic may grow in every direction."""
@@ -27,8 +29,10 @@ class Canvas:
     def __init__(self, half_extent_px: NDArray[np.float64], shard_px: int) -> None:
         self._half, self._shard_px = half_extent_px, shard_px
         self._origin: NDArray[np.float64] | None = None
-        self._painted_at: dict[int, NDArray[np.float64]] = {}
-        self._wanted_at: dict[int, NDArray[np.float64]] = {}
+        # plain numbers: at the end, every tile is asked for at once
+        self._box: list[tuple[float, float]] = []
+        self._painted_at: dict[int, Point] = {}
+        self._wanted_at: dict[int, Point] = {}
         self._touching: dict[Shard, set[int]] = {}
         self._dirty: dict[Shard, float] = {}
         self._complete: dict[Shard, bool] = {}
@@ -52,24 +56,28 @@ class Canvas:
         """Fixes the origin by the centre of the first tile."""
         # a little before its corner: the stage never comes back to the very pixel
         self._origin = MIDDLE - np.floor(centre_px - self._half) + np.ceil(0.2 * self._half)
+        self._box = list(zip(self._origin.tolist(), self._half.tolist(), strict=True))
 
     def place(self, index: int, centre_px: NDArray[np.float64], now_s: float, tolerance_px: float) -> None:
         """A tile's centre in mosaic coordinates: new, or moved; a move within `tolerance_px` of where it is painted is kept in mind."""
         if self._origin is None:
             self.begin(centre_px)
         # on a grid, so that the mosaic does not depend on the last bits of a solution
-        centre_px = np.round(centre_px * GRID) / GRID
-        self._wanted_at[index] = centre_px
+        y, x = (round(GRID * along) / GRID for along in centre_px.tolist())
+        self._show(index, (y, x), now_s, tolerance_px)
+
+    def _show(self, index: int, centre: Point, now_s: float, tolerance_px: float) -> None:
+        self._wanted_at[index] = centre
         before = self._painted_at.get(index)
-        if before is not None and float(np.abs(centre_px - before).max()) <= tolerance_px:
+        if before is not None and max(abs(centre[n] - before[n]) for n in (0, 1)) <= tolerance_px:
             return
         if before is not None:
             for shard in self._shards(before):
                 self._touching[shard].discard(index)
                 self._dirty[shard] = now_s
                 self._complete.pop(shard, None)
-        self._painted_at[index] = centre_px
-        for shard in self._shards(centre_px):
+        self._painted_at[index] = centre
+        for shard in self._shards(centre):
             self._touching.setdefault(shard, set()).add(index)
             self._dirty[shard] = now_s
             self._complete.pop(shard, None)
@@ -77,7 +85,7 @@ class Canvas:
     def settle(self, now_s: float, tolerance_px: float) -> None:
         """Moves every tile that is painted more than `tolerance_px` from where it belongs."""
         for index, centre in list(self._wanted_at.items()):
-            self.place(index, centre, now_s, tolerance_px)
+            self._show(index, centre, now_s, tolerance_px)
 
     def touch(self, index: int, now_s: float) -> None:
         """A tile's pixels changed; one that is not there yet will be painted anyhow."""
@@ -121,12 +129,13 @@ class Canvas:
         high = np.floor(centres.max(axis=0) + half).astype(int) + 1
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
-    def _shards(self, centre: NDArray[np.float64]) -> Iterator[Shard]:
-        low = np.floor((centre + self.origin_px - self._half) / self._shard_px).astype(int)
-        high = np.floor((centre + self.origin_px + self._half) / self._shard_px).astype(int)
-        for y in range(low[0], high[0] + 1):
-            for x in range(low[1], high[1] + 1):
-                yield y, x
+    def _shards(self, centre: Point) -> Iterator[Shard]:
+        px = self._shard_px
+        (y0, y1), (x0, x1) = (
+            (math.floor((along + origin - half) / px), math.floor((along + origin + half) / px))
+            for along, (origin, half) in zip(centre, self._box, strict=True)
+        )
+        return ((y, x) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1))
 
     def _is_complete(self, shard: Shard) -> bool:
         """Whether tiles cover all of a shard, to a sixteenth of its side."""

@@ -1,13 +1,13 @@
-"""Whole shards of a zarr array as files: every chunk through the codec on all cores, then one write.
+"""Whole shards of a zarr array as files: every chunk through the codec, then one write.
 
 The array, its metadata and whatever reads it are zarr-python's. Here is its codec `sharding_indexed` for a shard that is in memory altogether: the chunks
-one after the other, an index of their (offset, bytes) as little-endian uint64, and its CRC-32C. ``python -m tests.benchmarks.write_rate`` says
-what that gains over the libraries that write shards.
+one after the other, an index of their (offset, bytes) as little-endian uint64, and its CRC-32C. A shard is one thread's work, several are written at once.
+``python -m tests.benchmarks.write_rate`` says what that gains over the libraries that write shards.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,32 +21,21 @@ from deblurd.frames import Pixels
 
 _LEVEL = 1
 _MISSING = 2**64 - 1
-_LEAST_TASK_BYTES = 2**17
 
 CODEC = ZstdCodec(level=_LEVEL, checksum=True)
 """For the chunks of the arrays whose shards are written here."""
 
-
-Encoded = list[Future[list[bytes]]]
-"""The chunks of a shard, row by row, as they become ready; no bytes for one that is 0 everywhere."""
-
-
-def encode_shard(pixels: Pixels, chunk_px: int, pool: Executor) -> Encoded:
-    """Begins to encode a shard.
-
-    pixels: (side, side), or (side, side, c) for an array (c, y, x); side is a multiple of chunk_px.
-    """
-    # rows of chunks are worth a task of their own if they hold more than a few pixels
-    rows = chunk_px * max(1, _LEAST_TASK_BYTES // pixels[:chunk_px].nbytes)
-    return [pool.submit(_encoded, pixels[y : y + rows], chunk_px) for y in range(0, len(pixels), rows)]
+_ZSTD = Zstd(level=_LEVEL, checksum=True)
+_NOTHING: Pixels = np.empty(0, np.uint8)
+_own = threading.local()
 
 
-def write_shard(path: Path, encoded: Encoded) -> None:
+def write_shard(path: Path, pixels: Pixels, chunk_px: int) -> None:
     """Writes the shard file `path`, whole or not at all; where every pixel is 0, what the array is filled with, there is none afterwards.
 
-    Raises OSError.
+    pixels: (side, side), or (side, side, c) for an array (c, y, x); side is a multiple of chunk_px. Raises OSError.
     """
-    chunks = [chunk for rows in encoded for chunk in rows.result()]
+    chunks = _encoded(pixels, chunk_px)
     if not any(chunks):
         path.unlink(missing_ok=True)
         return
@@ -69,19 +58,33 @@ def write_shard(path: Path, encoded: Encoded) -> None:
         raise
 
 
-def _encoded(rows: Pixels, chunk_px: int) -> list[bytes]:
-    planes = cv2.split(rows) if rows.ndim == 3 else [rows]
+def _encoded(pixels: Pixels, chunk_px: int) -> list[bytes]:
+    """Row by row; no bytes for a chunk that is 0 everywhere."""
     chunks = []
-    for y in range(0, len(rows), chunk_px):
-        for x in range(0, rows.shape[1], chunk_px):
-            parts = [plane[y : y + chunk_px, x : x + chunk_px] for plane in planes]
-            value = parts[0][0, 0]
-            if all((part == value).all() for part in parts):
-                shape = (*rows.shape[2:], chunk_px, chunk_px)
-                chunks.append(_constant(int(value), shape, rows.dtype.str) if value else b"")
+    for y in range(0, len(pixels), chunk_px):
+        for x in range(0, pixels.shape[1], chunk_px):
+            part = pixels[y : y + chunk_px, x : x + chunk_px]
+            # the first row tells for nearly all that are not one value all over
+            value = int(part.flat[0])
+            if (part[0] == value).all() and part.min() == part.max():
+                shape = (*pixels.shape[2:], chunk_px, chunk_px)
+                chunks.append(_constant(value, shape, pixels.dtype.str) if value else b"")
             else:
-                chunks.append(_compressed(np.stack(parts)))
+                chunks.append(_compressed(_in_planes(part)))
     return chunks
+
+
+def _in_planes(part: Pixels) -> Pixels:
+    """(h, w) as it is, (h, w, c) as (c, h, w), contiguous; in this thread it stands until the next call."""
+    if part.ndim == 2:
+        return np.ascontiguousarray(part)
+    # in memory that was used before: fresh pages cost as much as the codec
+    if getattr(_own, "bytes", _NOTHING).nbytes < part.nbytes:
+        _own.bytes = np.empty(part.nbytes, np.uint8)
+    shape = (part.shape[2], *part.shape[:2])
+    planes: Pixels = _own.bytes[: part.nbytes].view(part.dtype).reshape(shape)
+    cv2.split(part, list(planes))
+    return planes
 
 
 @lru_cache(16)
@@ -91,5 +94,4 @@ def _constant(value: int, shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def _compressed(chunk: Pixels) -> bytes:
-    codec = Zstd(level=_LEVEL, checksum=True)
-    return bytes(codec.encode(chunk.astype(chunk.dtype.newbyteorder("<"), copy=False)))
+    return bytes(_ZSTD.encode(chunk.astype(chunk.dtype.newbyteorder("<"), copy=False)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ from deblurd import health
 from deblurd.errors import OutputError
 from deblurd.frames import Pixels
 from deblurd.mosaic.canvas import MIDDLE, Shard
-from deblurd.mosaic.shards import CODEC, Encoded, encode_shard, write_shard
+from deblurd.mosaic.shards import CODEC, write_shard
 
 LEVELS = 8
 SIDE = 2 * MIDDLE
@@ -37,8 +38,14 @@ FEW_SHARDS = 16
 LEAST_SHARD_PX = 128
 """Finer levels have one shard for each of level 0, so that trimming by a shard of level 0 gives them other names only; shards less than this are too many."""
 
+_STRIP_PX = 2**16
 _COLOURS = ("FF0000", "00FF00", "0000FF")
 LABEL = "labels/source"
+
+Patch = tuple[Pixels, NDArray[np.uint8]]
+"""(h, w, c) of the image and (h, w) of the provenance."""
+
+T = TypeVar("T")
 
 
 class MosaicStore:
@@ -70,7 +77,7 @@ class MosaicStore:
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deblurd-shards")
         self._levels: list[Any] = []
         self._labels: list[Any] = []
-        self._buffers: OrderedDict[tuple[int, Shard], tuple[Pixels, NDArray[np.uint8]]] = OrderedDict()
+        self._buffers: OrderedDict[tuple[int, Shard], Patch] = OrderedDict()
         self._changed: set[tuple[int, Shard]] = set()
         self.written = 0
         self.revision = 0
@@ -95,21 +102,32 @@ class MosaicStore:
 
         Raises OutputError; the shard can be written again.
         """
-        corner = np.array(shard) * self._shard_px
-        coming: list[tuple[Path, Encoded]] = []
+        self.merge(shard, self.write_finer(shard, pixels, source))
+
+    def write_finer(self, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]) -> Patch:
+        """The first half of `write`, for any thread, several shards at once: the levels that are a file for each of level 0. Returns the coarsest of them."""
         try:
-            for level in range(len(self._levels)):
+            for level in range(min(self._finer, len(self._levels))):
                 if level > 0:
-                    pixels, source = _halved(pixels), source[::2, ::2]
-                if level < self._finer:
-                    coming += self._begin(level, shard, pixels, source)
-                else:
-                    self._merge(level, corner >> level, pixels, source)
-            self._end(coming)
+                    pixels, source = _halved(pixels, source)
+                self._write(level, shard, pixels, source)
         except OSError as err:
             raise _cannot_write(self.path, err) from err
+        return pixels, source
+
+    def merge(self, shard: Shard, patch: Patch) -> None:
+        """The second half: what `write_finer` returned becomes part of the coarser levels."""
+        corner = np.array(shard) * self._shard_px
+        try:
+            for level in range(self._finer, len(self._levels)):
+                patch = _halved(*patch)
+                self._merge(level, corner >> level, *patch)
+        except OSError as err:
+            raise _cannot_write(self.path, err) from err
+        self.written += min(self._finer, len(self._levels))
         self.revision += 1
         self.revisions[shard] = self.revision
+        health.beat()
 
     def peek(self, level: int, y: int, x: int, side: int) -> tuple[Pixels, NDArray[np.uint8]] | None:
         """(side, side, c) pixels and (side, side) provenance of a growing mosaic from (y, x) of a level on, for a thread that looks on.
@@ -133,8 +151,8 @@ class MosaicStore:
     def flush(self) -> None:
         """Writes the coarser levels that are only in memory."""
         try:
-            for level, shard in sorted(self._changed):
-                self._end(self._begin(level, shard, *self._buffers[level, shard]))
+            self._on_all_cores(lambda key: self._write(*key, *self._buffers[key]), sorted(self._changed))
+            self.written += len(self._changed)
             self._changed.clear()
         except OSError as err:
             raise _cannot_write(self.path, err) from err
@@ -219,7 +237,8 @@ class MosaicStore:
         while len(self._buffers) > _KEPT_SHARDS:
             old = next(iter(self._buffers))
             if old in self._changed:
-                self._end(self._begin(*old, *self._buffers[old]))
+                self._write(*old, *self._buffers[old])
+                self.written += 1
                 self._changed.discard(old)
             # not before it is written: `peek` would see an older one
             del self._buffers[old]
@@ -228,38 +247,28 @@ class MosaicStore:
         """Of a shard of that level, px."""
         return self._shard_px >> level if level < self._finer else self._shard_px
 
-    def _window(self, level: int, shard: Shard) -> tuple[slice, slice]:
+    def _window(self, level: int, shard: Shard, by: tuple[int, int] = (0, 0)) -> tuple[slice, slice]:
+        """Rows and columns of a shard, of one that lies `by` px further on."""
         (height, width), side = self._levels[level].shape[1:], self._side(level)
-        y, x = shard[0] * side, shard[1] * side
+        y, x = (n * side + offset for n, offset in zip(shard, by, strict=True))
         return slice(y, min(y + side, height)), slice(x, min(x + side, width))
 
-    def _begin(
-        self, level: int, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]
-    ) -> list[tuple[Path, Encoded]]:
-        """Begins to write a shard of image and provenance; neither may be changed before `_end`."""
+    def _write(self, level: int, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]) -> None:
+        """A shard of image and provenance. Raises OSError."""
         rows, columns = self._window(level, shard)
         if rows.start >= rows.stop or columns.start >= columns.stop:
-            return []
+            return
         y, x = (f"{n}" for n in shard)
         chunk_px = min(self._chunk_px, self._side(level))
-        return [
-            (self.path / f"{level}" / "c" / "0" / y / x, encode_shard(pixels, chunk_px, self._pool)),
-            (self.path / LABEL / f"{level}" / "c" / y / x, encode_shard(source, chunk_px, self._pool)),
-        ]
+        write_shard(self.path / f"{level}" / "c" / "0" / y / x, pixels, chunk_px)
+        write_shard(self.path / LABEL / f"{level}" / "c" / y / x, source, chunk_px)
 
-    def _end(self, coming: list[tuple[Path, Encoded]]) -> None:
-        # chunks are before them in the pool's queue: each file waits only for what is being worked on already
-        files = [self._pool.submit(write_shard, *each) for each in coming]
-        wait(files)
-        for file in files:
-            file.result()
-        self.written += len(files) // 2
-        health.beat()
-
-    def _get(self, level: int, shard: Shard) -> tuple[Pixels, NDArray[np.uint8]]:
+    def _get(
+        self, level: int, shard: Shard, by: tuple[int, int] = (0, 0)
+    ) -> tuple[Pixels, NDArray[np.uint8]]:
         side = self._shard_px
         image, label = np.zeros((side, side, self._channels), self._dtype), np.zeros((side, side), np.uint8)
-        rows, columns = self._window(level, shard)
+        rows, columns = self._window(level, shard, by)
         h, w = rows.stop - rows.start, columns.stop - columns.start
         if h > 0 and w > 0:
             image[:h, :w] = np.moveaxis(np.asarray(self._levels[level][:, rows, columns]), 0, 2)
@@ -277,47 +286,43 @@ class MosaicStore:
             for dy in (0, 1)
             for dx in (0, 1)
         }
-        for y, x in sorted(window for window in windows if min(window) >= 0):
+
+        def copied(shard: Shard) -> None:
             rows, columns = (
-                slice(c + n * side, c + (n + 1) * side) for c, n in zip(corner, (y, x), strict=True)
+                slice(c + n * side, c + (n + 1) * side) for c, n in zip(corner, shard, strict=True)
             )
             source = np.asarray(self._labels[0][rows, columns])
             if source.any():
                 pixels = np.moveaxis(np.asarray(self._levels[0][:, rows, columns]), 0, 2)
-                trimmed.write((y, x), pixels, source)
+                patches[shard] = trimmed.write_finer(shard, pixels, source)
+
+        patches: dict[Shard, Patch] = {}
+        self._on_all_cores(copied, sorted(window for window in windows if min(window) >= 0))
+        for shard, patch in sorted(patches.items(), key=lambda each: each[0]):
+            trimmed.merge(shard, patch)
 
     def _hand_over(self, trimmed: MosaicStore, first: Shard) -> None:
-        """The shards of level 0 from `first` on, and of each level that they do not cut, become those of `trimmed`; what is left is made from them."""
-        whole = [
-            level
-            for level in range(len(trimmed._levels))
-            if all((n * self._shard_px >> level) % self._side(level) == 0 for n in first)
-        ]
-        for level in whole:
-            by = tuple((n * self._shard_px >> level) // self._side(level) for n in first)
-            for array, leading in ((f"{level}", 1), (f"{LABEL}/{level}", 0)):
-                chunks = Path(array, "c", *["0"] * leading)
-                _renumber(self.path / chunks, trimmed.path / chunks, by)
-                health.beat()
-        used = {(y - first[0], x - first[1]) for y, x in self.revisions}
-        trimmed._gather(len(whole), {shard for shard in used if min(shard) >= 0})
+        """The shards of level 0 from `first` on, and of each level that they do not cut, become those of `trimmed`; the coarser ones are copied."""
+        used = [(y - first[0], x - first[1]) for y, x in self.revisions]
+        used = [shard for shard in used if min(shard) >= 0]
+        coarse: list[tuple[int, Shard, tuple[int, int]]] = []
+        for level in range(len(trimmed._levels)):
+            by = (first[0] * self._shard_px >> level, first[1] * self._shard_px >> level)
+            side = self._side(level)
+            if by[0] % side == by[1] % side == 0:
+                for array, leading in ((f"{level}", 1), (f"{LABEL}/{level}", 0)):
+                    chunks = Path(array, "c", *["0"] * leading)
+                    _renumber(self.path / chunks, trimmed.path / chunks, (by[0] // side, by[1] // side))
+                    health.beat()
+            else:
+                coarse += (
+                    (level, shard, by) for shard in sorted({(y >> level, x >> level) for y, x in used})
+                )
+        self._on_all_cores(lambda each: trimmed._write(*each[:2], *self._get(*each)), coarse)
 
-    def _gather(self, begin: int, shards: set[Shard]) -> None:
-        """Makes the levels from `begin` on of the one before, where there are `shards` of level 0."""
-        if begin >= len(self._levels):
-            return
-        side = self._shard_px
-        for y, x in sorted({(y >> begin, x >> begin) for y, x in shards}):
-            rows, columns = (slice(2 * n * side, 2 * (n + 1) * side) for n in (y, x))
-            pixels = np.zeros((2 * side, 2 * side, self._channels), self._dtype)
-            source = np.zeros((2 * side, 2 * side), np.uint8)
-            found = np.moveaxis(np.asarray(self._levels[begin - 1][:, rows, columns]), 0, 2)
-            pixels[: len(found), : found.shape[1]] = found
-            source[: len(found), : found.shape[1]] = self._labels[begin - 1][rows, columns]
-            corner = np.array([y, x]) * side << begin
-            for level in range(begin, len(self._levels)):
-                pixels, source = _halved(pixels), source[::2, ::2]
-                self._merge(level, corner >> level, pixels, source)
+    def _on_all_cores(self, work: Callable[[T], None], items: Iterable[T]) -> None:
+        for _ in self._pool.map(work, items):
+            health.beat()
 
     # --- metadata ---
 
@@ -439,12 +444,18 @@ def _array(
     )
 
 
-def _halved(pixels: Pixels) -> Pixels:
-    """Mean of 2 x 2 pixels of (h, w, c), sides even."""
-    size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
-    if min(size) == 0:
-        return pixels[:1, :1]
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)).reshape(size[1], size[0], -1)
+def _halved(pixels: Pixels, source: NDArray[np.uint8]) -> Patch:
+    """Means of 2 x 2 pixels of (h, w, c), and the upper left ones of the provenance (h, w); sides even."""
+    height, width = (n // 2 for n in source.shape)
+    if min(height, width) == 0:
+        return pixels[:1, :1], source[:1, :1]
+    # in strips: for larger images, OpenCV would have threads of its own beside ours
+    rows = max(2, _STRIP_PX // width)
+    half = np.empty((height, width, pixels.shape[2]), pixels.dtype)
+    for y in range(0, height, rows):
+        size = (width, min(rows, height - y))
+        cv2.resize(pixels[2 * y : 2 * (y + rows)], size, half[y : y + rows], interpolation=cv2.INTER_AREA)
+    return half, np.asarray(cv2.resize(source, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _at_level(shape: tuple[int, int], level: int) -> tuple[int, int]:
@@ -458,7 +469,7 @@ def _levels_for(shape: tuple[int, int]) -> int:
     return levels
 
 
-def _renumber(chunks: Path, others: Path, by: tuple[int, ...]) -> None:
+def _renumber(chunks: Path, others: Path, by: tuple[int, int]) -> None:
     """Shards <y>/<x> become <y - by>/<x - by> below `others`; those that would be negative are empty.
 
     By a second name for the same file, so that whoever reads the mosaic meanwhile finds it whole; where the disk knows no such names, by its new one alone.
@@ -466,12 +477,16 @@ def _renumber(chunks: Path, others: Path, by: tuple[int, ...]) -> None:
     if not chunks.is_dir():
         return
     for row in chunks.iterdir():
-        for shard in row.iterdir():
-            y, x = int(row.name) - by[0], int(shard.name) - by[1]
-            if min(y, x) < 0:
+        y, shards = int(row.name) - by[0], list(row.iterdir())
+        if y < 0 or not shards:
+            continue
+        others_row = others / f"{y}"
+        others_row.mkdir(parents=True, exist_ok=True)
+        for shard in shards:
+            x = int(shard.name) - by[1]
+            if x < 0:
                 continue
-            new = others / f"{y}" / f"{x}"
-            new.parent.mkdir(parents=True, exist_ok=True)
+            new = others_row / f"{x}"
             try:
                 new.hardlink_to(shard)
             except OSError:

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.errors import DeblurdError, OutputError
-from deblurd.frames import DeblurredTile, Encoding, Pixels, Place
+from deblurd.frames import DeblurredTile, Encoding, Place
 from deblurd.geometry import Matrix, PixelToStage
 from deblurd.mosaic.canvas import Canvas, Shard
 from deblurd.mosaic.render import Brush, PlacedTile, Window
-from deblurd.mosaic.store import MosaicStore
+from deblurd.mosaic.store import MosaicStore, Patch
 from deblurd.mosaic.table import write_table
 
 SURE_PX = 3.0
@@ -180,34 +180,35 @@ class MosaicWriter:
         )
 
     def _paint_all(self, shards: Sequence[Shard]) -> None:
-        """Like `_paint` of each, but several are painted at once, while one after the other is written; few wait in memory."""
+        """Like `_paint` of each, but several at once; few wait in memory."""
         workers = os.cpu_count() or 1
         with ThreadPoolExecutor(workers, thread_name_prefix="deblurd-paint") as pool:
-            coming = deque(pool.submit(self._painted_window, shard) for shard in shards[: 2 * workers])
+            coming = deque(pool.submit(self._written, shard) for shard in shards[: 2 * workers])
             for n, shard in enumerate(shards):
                 if self._abandoned:
                     raise DeblurdError("its mosaic was left unfinished: resume it")
-                painted = coming.popleft().result()
+                written = coming.popleft().result()
                 if n + 2 * workers < len(shards):
-                    coming.append(pool.submit(self._painted_window, shards[n + 2 * workers]))
-                self._keep(shard, *painted)
+                    coming.append(pool.submit(self._written, shards[n + 2 * workers]))
+                self._merge(shard, *written)
 
     def _paint(self, shard: Shard) -> None:
-        self._keep(shard, *self._painted_window(shard))
+        self._merge(shard, *self._written(shard))
 
-    def _painted_window(self, shard: Shard) -> tuple[Pixels, NDArray[np.uint8], float]:
-        """Pixels and provenance of a shard, and the seconds that they took."""
+    def _written(self, shard: Shard) -> tuple[Patch, int, float]:
+        """Paints a shard into its files; from any thread. Returns what the coarser levels are to have of it, pixels that are covered, and the seconds that it took."""
         began_s = time.perf_counter()
         side = self._shard_px
         window = Window(shard[0] * side, shard[1] * side, side, side)
         pixels, source = self._brush.paint(window, self._tiles(shard), self._dtype, self._channels)
-        return pixels, source, time.perf_counter() - began_s
+        patch = self._store.write_finer(shard, pixels, source)
+        return patch, int(np.count_nonzero(source)), time.perf_counter() - began_s
 
-    def _keep(self, shard: Shard, pixels: Pixels, source: NDArray[np.uint8], seconds: float) -> None:
+    def _merge(self, shard: Shard, patch: Patch, covered: int, seconds: float) -> None:
         began_s = time.perf_counter() - seconds
-        self._store.write(shard, pixels, source)
+        self._store.merge(shard, patch)
         self._canvas.clean(shard)
-        self._covered[shard] = int(np.count_nonzero(source))
+        self._covered[shard] = covered
         self._painted += 1
         self._paint_s += time.perf_counter() - began_s
 

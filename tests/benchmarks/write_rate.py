@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
@@ -91,8 +92,11 @@ def deblurd(shards: Shards, folder: Path) -> None:
     store.create(np.zeros(2))
     source = np.full((SHARD, SHARD), 2, np.uint8)
     first = MIDDLE // SHARD
-    for (y, x), pixels in shards.items():
-        store.write((first + y, first + x), pixels, source)
+    places = [(first + y, first + x) for y, x in shards]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        patches = pool.map(store.write_finer, places, shards.values(), itertools.repeat(source))
+        for place, patch in zip(places, patches, strict=True):
+            store.merge(place, patch)
     store.flush()
 
 

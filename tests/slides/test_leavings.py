@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deblurd.cli import main
 from deblurd.errors import DataError, ModelError, NoInputError, OutputError
 from deblurd.record.journal import Journal
+from deblurd.record.recorder import Recorder
 from deblurd.resume import resume, resume_all
 from deblurd.slides.catalog import entry
 from deblurd.slides.folder import SlideFolder
@@ -224,6 +226,15 @@ def test_a_slide_without_a_tile_is_ended(tmp_path: Path, parts: Sequence[str]) -
     assert found.manifest["reason"] == "interrupted before the first tile"
     resume_all(tmp_path, told.append, threading.Event())
     assert len(told) == 1
+
+
+def test_half_a_first_tile_goes_with_its_slide(tmp_path: Path) -> None:
+    slide = SlideFolder.create(tmp_path, "S-1")
+    recorder = Recorder(slide.path, (8, 8), np.uint8)
+    (slide.raw / "c.0.0.0.0.part").write_bytes(b"half")
+    recorder.journal.close()
+    assert resume(slide)[0].tiles == 0
+    assert [path.name for path in slide.raw.iterdir()] == ["zarr.json"]
 
 
 def test_a_run_ends_what_was_left_while_it_scans(
