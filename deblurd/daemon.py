@@ -246,7 +246,7 @@ class Daemon:
         finished_s = time.perf_counter()
         self.report.seconds = finished_s - self._first_frame_s
         self.report.finish_s = finished_s - self._last_frame_s
-        self.report.lost = self.microscope.losses.counts()
+        self.report.lost = self.lost
         if self.failure is not None:
             raise self.failure
         if left := self.sessions.finishing.left:
@@ -271,13 +271,19 @@ class Daemon:
         return "stopped" if stop.is_set() else "area done" if self.scan else "camera ended"
 
     @property
+    def lost(self) -> dict[str, int]:
+        """Lost frames by cause, those that came but have no time or no place among them; causes that never came up are left out."""
+        no_tiles = {"untimed": self._tracker.doubtful, "unread": self._tracker.unplaced}
+        return self.microscope.losses.counts() | {cause: n for cause, n in no_tiles.items() if n}
+
+    @property
     def status(self) -> Status:
         slide = self.sessions.slide
         return Status(
             slide.folder.name if slide else None,
             self.report.frames,
             self._frames_per_s(),
-            self.microscope.losses.counts(),
+            self.lost,
             slide.progress if slide else None,
             self._trouble,
         )
@@ -437,7 +443,7 @@ class Daemon:
         return {
             "microscope": self.microscope.info.to_dict(),
             "frames": self.report.frames,
-            "dropped": self.microscope.losses.counts(),
+            "dropped": self.lost,
         }
 
 

@@ -178,6 +178,7 @@ def test_a_scan_goes_on_after(
         tiles = scan.tiles
         scan.until(lambda: scan.tiles >= tiles + 2)
     assert scan.failure is None
+    assert ("unread" in scan.daemon.report.lost) >= ("was not read in time" in scan.said())
     kept(scan)
 
 
@@ -322,7 +323,7 @@ def test_a_clock_that_is_set_back_an_hour(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.undo()
         time.tzset()
     assert scan.failure is None
-    assert set(scan.daemon.report.lost) <= {"suspected", "surplus"}
+    assert set(scan.daemon.report.lost) <= {"suspected", "surplus", "untimed", "unread"}
     kept(scan)
 
 

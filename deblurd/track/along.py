@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurd.track.clock import neumann
 from deblurd.track.ramp import FARTHEST, TRUST, find_ramp
 
 _CALL = 1 / math.sqrt(3)
@@ -23,6 +24,9 @@ _WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
 
 _BEFORE_RAMPS = (2.0, 2)
 """What is tried before a ramp is: what a hand does is a parabola rather than two lines."""
+
+_BENT = 1.2
+"""Where readings lie off a line now on this side, now on that (von Neumann's ratio is 2), it is no ramp that keeps them from lying on it."""
 
 WIDEST = _WINDOWS[0][0]
 
@@ -52,18 +56,19 @@ def along(
     middle_s, reach_s = float(times_s.mean()), 0.5 * float(np.ptp(times_s))
     share = _share(t, um, half_s - usual_s, noise_um)
     fits: list[Along] = []
-    explained = False
+    explained = bent = False
     for width, degree in _WINDOWS:
         half_width_s = reach_s + width * after_s
         inside = np.abs(t - middle_s) <= half_width_s
         if inside.sum() < degree + 2:
             continue
         u, at = (t[inside] - middle_s) / half_width_s, (times_s - middle_s) / half_width_s
-        fit, speed, explained = _fit(u, um[inside], share[inside], at, degree, noise_um)
+        fit, speed, off, explained = _fit(u, um[inside], share[inside], at, degree, noise_um)
         fits.append(replace(fit, call_um=_CALL * abs(speed) / half_width_s * usual_s))
         if explained:
             break
-        if (width, degree) == _BEFORE_RAMPS:
+        bent = bent or (width == WIDEST and degree == 1 and neumann(off) < _BENT)
+        if bent and (width, degree) == _BEFORE_RAMPS:
             for part in _RAMP_WINDOWS:
                 inside = np.abs(t - middle_s) <= part * half_width_s
                 ramp = find_ramp(
@@ -86,8 +91,8 @@ def _share(t: Floats, um: Floats, longer_s: Floats, noise_um: float) -> Floats:
 
 def _fit(
     u: Floats, um: Floats, share: Floats, at: Floats, degree: int, noise_um: float
-) -> tuple[Along, float, bool]:
-    """A polynomial through readings at `u` (n,) in [-1, 1], its speed at 0, and whether it explains them within their noise.
+) -> tuple[Along, float, Floats, bool]:
+    """A polynomial through readings at `u` (n,) in [-1, 1], its speed at 0, how far they lie off it, and whether it explains them within their noise.
 
     A reading far off between two good ones (a serial line's garbage) is left out.
     """
@@ -117,6 +122,7 @@ def _fit(
             sigma * math.sqrt(max(float(travel @ covariance @ travel), 0.0)),
         ),
         float(coefficients[1]),
+        off,
         explained,
     )
 

@@ -160,7 +160,7 @@ class FrameClock:
         numbers, arrived = self._history
         late = (arrived - offset) / period - numbers - self._skipped
         own, near = float(late[i]), late[max(i - _NEAR, 0) : i + _NEAR]
-        if _is_even(numbers[around], arrived[around]) and _neumann(late[around]) < _WALKS:
+        if _is_even(numbers[around], arrived[around]) and neumann(late[around]) < _WALKS:
             # a camera without a beat, that starts an exposure when it is done with the one before: the frames themselves know better than any line
             return period * own, 0.0
         if _on_beat(arrived[around], period) >= _SEEN_BEAT:
@@ -175,7 +175,7 @@ class FrameClock:
             is_kept = (
                 len(late) >= 2 * _RECENT
                 and bool(self._skipped[0] == self._skipped[-1])
-                and _neumann(late) > _WHITE
+                and neumann(late) > _WHITE
             )
         if is_kept:
             return 0.0, 0.0
@@ -271,7 +271,7 @@ def _is_even(numbers: Floats, arrived: Floats) -> bool:
     return usual > 0.0 and float(np.abs(paces / usual - 1.0).max()) < _EVEN
 
 
-def _neumann(values: Floats) -> float:
+def neumann(values: Floats) -> float:
     """Von Neumann's ratio; inf of values that are all the same."""
     spread, steps = values - values.mean(), np.diff(values)
     power = float(spread @ spread)
