@@ -25,8 +25,8 @@ _WINDOWS = ((2.0, 1), (2.0, 2), (1.0, 2), (0.5, 2), (0.5, 1))
 _BEFORE_RAMPS = (2.0, 2)
 """What is tried before a ramp is: what a hand does is a parabola rather than two lines."""
 
-_BENT = 1.2
-"""Where readings lie off a line now on this side, now on that (von Neumann's ratio is 2), it is no ramp that keeps them from lying on it."""
+_BENT, _SURE = 1.2, 0.5
+"""Where readings lie off a line now on this side, now on that (von Neumann's ratio is 2), it is no ramp that keeps them from lying on it. Those that are less sure do not tell."""
 
 WIDEST = _WINDOWS[0][0]
 
@@ -67,7 +67,7 @@ def along(
         fits.append(replace(fit, call_um=_CALL * abs(speed) / half_width_s * usual_s))
         if explained:
             break
-        bent = bent or (width == WIDEST and degree == 1 and neumann(off) < _BENT)
+        bent = bent or (width == WIDEST and degree == 1 and neumann(off[share[inside] > _SURE]) < _BENT)
         if bent and (width, degree) == _BEFORE_RAMPS:
             for part in _RAMP_WINDOWS:
                 inside = np.abs(t - middle_s) <= part * half_width_s
