@@ -56,9 +56,9 @@ def test_turn_latency_and_play_are_found_and_kept(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("rolling_ms", [10.0, -6.0, 0.0])
 def test_a_rolling_shutter_is_found_and_put_right_from_then_on(tmp_path: Path, rolling_ms: float) -> None:
-    told = settings(tmp_path, {}, rolling_ms=rolling_ms, latency_ms=15.0)
+    told = settings(tmp_path, {}, rolling_ms=rolling_ms, latency_ms=15.0, fov_px=(256, 256))
     found = calibrate(told)
-    assert 1000 * found.calibration.row_s * 191 == pytest.approx(rolling_ms, rel=0.05, abs=0.3)
+    assert 1000 * found.calibration.row_s * 255 == pytest.approx(rolling_ms, rel=0.05, abs=0.3)
     assert any(line.startswith("rolling shutter: ") for line in found.lines())
     kept_ms = KeptCalibrations(tmp_path).rolling_ms(found.info)
     assert kept_ms == pytest.approx(rolling_ms, rel=0.05)
