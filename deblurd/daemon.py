@@ -100,10 +100,8 @@ class Daemon:
         transfer = self._transfers.get(info)
         self._calibrations = KeptCalibrations(output)
         rolling_ms = self._calibrations.rolling_ms(info)
-        margin = _margin_px(settings, info, model.blur_range_px[1], rolling_ms)
-        height, width = (side - 2 * margin for side in info.shape[:2])
         self.camera = Camera(
-            (height, width, *info.shape[2:]),
+            info.shape,
             np.dtype(info.dtype).name,
             info.encoding,
             info.affine,
@@ -111,10 +109,7 @@ class Daemon:
             info.camera,
             None if transfer is None else transfer.full_scale_e,
             0.0 if transfer is None else transfer.read_e,
-            # of a frame at rest all rows show the same moment
-            rolling_ms if margin else 0.0,
-            margin,
-        )
+        ).rolling(rolling_ms, _margin_px(settings, info, model.blur_range_px[1], rolling_ms))
         deblurrer = make_deblurrer(model, self.camera, settings.deblur)
         self.report = Report()
         self._webhook = Webhook(settings.notify.webhook)
@@ -390,17 +385,25 @@ class Daemon:
             self.sessions.camera = self.camera
 
     def _mind_rows(self) -> None:
-        """Says once that frames are skewed, as soon as they show it."""
-        calibration, info = self._tracker.calibration, self.microscope.info
-        if calibration is self._minded or self._rows_are_said:
+        """Says once that frames are skewed, as soon as they show it; the next slide's are straightened, unless the configuration knows better."""
+        calibration, info, settings = self._tracker.calibration, self.microscope.info, self.settings
+        if calibration is self._minded or settings.scan.mode == "stop_and_stare":
             return
-        self._minded = calibration
-        if self.settings.scan.mode == "stop_and_stare":
+        self._minded, is_told = calibration, info.rolling_ms is not None
+        sentence = calibration.other_rolling(info.shape[0], self.camera.rolling_ms, is_told)
+        if sentence is None:
             return
-        used_ms, is_told = self.camera.rolling_ms, info.rolling_ms is not None
-        if (sentence := calibration.other_rolling(info.shape[0], used_ms, is_told)) is not None:
-            self._rows_are_said = True
+        if not self._rows_are_said:
             log.warning("%s", sentence)
+        self._rows_are_said = True
+        if is_told:
+            return
+        rolling_ms = calibration.rolling_ms(info.shape[0])
+        margin = _margin_px(settings, info, self.deblurrer.blur_range_px[1], rolling_ms)
+        self.camera = self.sessions.camera = self.camera.rolling(rolling_ms, margin)
+        self._tracker.narrow(self.camera.shape)
+        if self.scan is not None:
+            self.scan.narrow(self.camera.shape)
 
     def _keep_calibration(self) -> None:
         if self._tracker.has_calibrated:

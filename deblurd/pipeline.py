@@ -136,7 +136,7 @@ class SlidePipeline:
     """From chosen frames to the finished mosaic of one slide.
 
     fuses: whether tiles are fused from all frames that see them; None: where more frames are recorded than the mosaic is made of.
-    intake() from one thread; finish() once, after the last intake(). For those who look on from other threads: `newest`, the tile that
+    intake() from one thread; finish() once, after the last intake(). For those who look on from other threads: `camera`; `newest`, the tile that
     was deblurred last, `settings` and `deblurrer`, which stay those that it began with, `centres_um`, (y, x) of every tile so far, `store`, the mosaic that grows, and `raw`.
     """
 
@@ -154,7 +154,7 @@ class SlidePipeline:
         self._journal = self._recorder.journal
         self._journal.set_slide("camera", camera.to_json())
         self.settings, self.deblurrer = settings, deblurrer
-        self._camera = camera
+        self.camera = camera
         self._tiles: dict[int, Tile] = {}
         self._read = camera.reader(self._recorder.raw, self._tiles)
         self._placer = Placer(camera.affine, camera.shape, settings.scan.overlap, self._read, camera.encoding)
@@ -314,7 +314,7 @@ class SlidePipeline:
     def _take_in(self, tile: Tile) -> None:
         """A tile that is safe on the disk."""
         self._tiles[tile.index] = tile
-        self._place.put(self._camera.believed(tile))
+        self._place.put(self.camera.believed(tile))
 
     def _find_place(self, tiles: list[Tile]) -> None:
         for tile in tiles:

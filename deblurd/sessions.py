@@ -269,7 +269,7 @@ class Sessions:
         last = self._last
         if last is None:
             return False
-        pixels = self.camera.straight(frame.pixels, tile)
+        pixels = last.slide.camera.straight(frame.pixels, tile)
         return is_same_ground(pixels, tile.pose, last.slide.centres_um, last.slide.raw, self.camera.affine)
 
     def _go_on(self) -> str | None:

@@ -48,7 +48,7 @@ class Pipeline:
 
     def __init__(self, folder: SlideFolder, camera: Camera, deblurrer: Any, settings: Settings) -> None:
         self.folder, self.settings, self.deblurrer = folder, settings, deblurrer
-        self.began_utc = ""
+        self.began_utc, self.camera = "", camera
         self.centres_um: list[tuple[float, float]] = []
         self.frames: list[Frame] = []
         self.events: list[tuple[str, str]] = []

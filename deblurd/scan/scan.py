@@ -82,10 +82,14 @@ class AreaScan:
         self._begins = self._is_held = False
         tracker.choose_from_s = math.inf
 
+    def narrow(self, shape: tuple[int, ...]) -> None:
+        """Frames are good for so much of them only: lanes that were not begun yet lie nearer to one another."""
+        self._info = replace(self._info, shape=shape)
+
     def check(self) -> None:
         """Raises what is wrong with area and focus, before the camera starts: NoInputError, ConfigError or MicroscopeError."""
         scan = self._settings.scan
-        course = self._plan(0.0)
+        course = self._plan(0.0, self._microscope.position_um())
         if course.area is not None:
             # where it ends too: else it would be said when half of the area is done
             for lane in course.lanes:
@@ -156,32 +160,42 @@ class AreaScan:
         """What ended the scan early."""
         return None if self._driver is None else self._driver.failure
 
-    def _plan(self, period_s: float) -> Course:
+    def _plan(self, period_s: float, here_um: Point) -> Course:
         frames_per_s = 1 / period_s if period_s > 0 else 0.0
-        here_um = self._microscope.position_um()
         return course_of(self._settings.scan, self._info, here_um, self._blur_px, frames_per_s)
 
     def _make_driver(self, period_s: float) -> Driver:
         scan, microscope = self._settings.scan, self._microscope
-        course = self._course = self._plan(period_s)
-        log.info("scanning: %s", course.sentence)
+        here_um = microscope.position_um()
+
+        def plan() -> Course:
+            course = self._course = self._plan(period_s, here_um)
+            log.info("scanning: %s", course.sentence)
+            return course
+
+        course = plan()
         home_um = self._settings.slide.home_um
         driver = Driver(
             microscope,
-            self._lanes(course),
+            self._lanes(course, plan),
             limits_um=scan.stage_limits_um,
             home_um=None if home_um is None else (home_um[1], home_um[0]),
             focus=lambda at_um: None if self._plane is None else self._plane(at_um),
-            is_blank=lambda: course.tissue is not None and course.tissue.is_blank_now,
+            is_blank=self._is_blank,
             on_lane=self._at_lane,
         )
         # two frames at rest: that it rests shows in the second one
         driver.rest_s = 2 * period_s + self._info.exposure_ms / 1000 if scan.rests else 0.0
         return driver
 
-    def _lanes(self, course: Course) -> Iterator[Lane]:
-        """On the driver's thread: what comes next is decided when what came before has been driven."""
+    def _is_blank(self) -> bool:
+        course = self._course
+        return course is not None and course.tissue is not None and course.tissue.is_blank_now
+
+    def _lanes(self, course: Course, plan: Callable[[], Course]) -> Iterator[Lane]:
+        """On the driver's thread: what comes next is decided when what came before has been driven. plan: makes the course anew."""
         yield from self._focusing(course)
+        seen = self._info.shape
         # what the camera sees of the stage is learnt first, unless it is known, and while it is not
         field_um = min(self._info.affine.field_um(self._info.shape))
         for lane in cross(course.middle_um, field_um):
@@ -193,6 +207,8 @@ class AreaScan:
                 "the frames at the start did not tell how the camera sees the stage, so that a wrong pixel size or mirror would not be noticed yet: see to it that "
                 "there is tissue in focus where the scan begins, or run `deblurd calibrate` on a quiet computer"
             )
+        if self._info.shape != seen:
+            course = plan()
         self._begins = True
         yield from course.lanes
         yield from self._going_back(course)

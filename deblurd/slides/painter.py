@@ -50,6 +50,12 @@ class Camera:
         height, width = (side + 2 * self.margin_px for side in self.shape[:2])
         return (height, width, *self.shape[2:])
 
+    def rolling(self, rolling_ms: float, margin_px: int) -> Camera:
+        """The same camera with another shutter; margin_px: 0 where no frames in motion are to be straightened."""
+        height, width, *colours = self.raw_shape
+        shape = (height - 2 * margin_px, width - 2 * margin_px, *colours)
+        return replace(self, shape=shape, rolling_ms=rolling_ms if margin_px else 0.0, margin_px=margin_px)
+
     def straight(self, pixels: Pixels, tile: Tile) -> Pixels:
         """The frame of a tile, of `raw_shape`, as it had looked if all rows had been exposed with the middle one: of `shape`."""
         if self.rolling_ms == 0:

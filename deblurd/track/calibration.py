@@ -77,9 +77,8 @@ class Calibration:
 
     def rolling_ms(self, height: int) -> float:
         """From the exposure of the first row of a frame of that height to that of the last; 0 where that is not sure, or too short to show."""
-        found_ms, sigma_ms = 1000 * self.row_s * (height - 1), 1000 * self.row_sigma_s * (height - 1)
-        shows = abs(found_ms) > max(LEAST_ROLLING_MS, SURE_ROLLING * sigma_ms)
-        return found_ms if shows else 0.0
+        found_ms, unsure_ms = self._rows(height)
+        return found_ms if abs(found_ms) > unsure_ms else 0.0
 
     def with_lag(self, lag_s: Floats) -> Calibration:
         """The same for a clock that is set otherwise."""
@@ -115,18 +114,25 @@ class Calibration:
     def other_rolling(self, height: int, used_ms: float, is_told: bool) -> str | None:
         """What is wrong with the rolling shutter that frames are straightened by, in a sentence; None where it is right, or nobody knows. is_told: whether it
         stands in the configuration."""
-        off_ms, sigma_ms = (1000 * v * (height - 1) for v in (self.row_s, self.row_sigma_s))
-        if not abs(off_ms - used_ms) > max(LEAST_ROLLING_MS, SURE_ROLLING * sigma_ms):
+        found_ms, unsure_ms = self._rows(height)
+        if not abs(found_ms - used_ms) > unsure_ms:
             return None
         then = (
             "change [microscope] rolling_ms, or leave it out"
             if is_told
-            else "it is kept, and put right from the next start on"
+            else "it is put right from the next slide on"
         )
         return (
-            f"the rows of a frame are exposed {off_ms:.1f} ms apart from first to last by the pictures, and not {used_ms:.1f} ms, so that fields are skewed "
-            f"where the stage moves: {then}"
+            f"the rows of a frame are exposed {found_ms:.1f} ms apart from first to last, as the pictures show, and not {used_ms:g} ms: {then}, since fields are "
+            "skewed where the stage moves"
         )
+
+    def _rows(self, height: int) -> tuple[float, float]:
+        """The time from the first row to the last, and what it has to differ by from another one to show and to be sure, ms. Frames of which nobody knows yet
+        when they were exposed tell their speeds, and so this, too badly."""
+        found_ms, sigma_ms = (1000 * value * (height - 1) for value in (self.row_s, self.row_sigma_s))
+        timed = bool((self.lag_sigma_s < KNOWN_LAG_S).any())
+        return found_ms, max(LEAST_ROLLING_MS, SURE_ROLLING * sigma_ms) if timed else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; inf becomes null."""

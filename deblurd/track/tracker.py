@@ -169,6 +169,13 @@ class Tracker:
     def _new_chooser(self) -> TileChooser:
         return TileChooser(self._affine, self._shape, self._overlap, only_at_rest=self._only_at_rest)
 
+    def narrow(self, shape: tuple[int, ...]) -> None:
+        """Frames are good for so much of them only: from the next slide on, or at once where nothing was chosen yet."""
+        self._shape = shape
+        self._each = EachFrame(self._affine, shape, self._observations)
+        if self.choose_from_s == math.inf:
+            self._chooser = self._new_chooser()
+
     def remember_tiles(self, known: TileChooser) -> None:
         """The slide goes on, of which `forget_tiles` returned what was `known`."""
         self._chooser, self._before = known, None

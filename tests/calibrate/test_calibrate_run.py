@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from deblurd.calibrate.kept import KeptCalibrations
 from deblurd.calibrate.run import calibrate
 from deblurd.cli import main
 from deblurd.errors import DataError, MicroscopeError
+from deblurd.record.journal import Journal
 from deblurd.settings import MicroscopeSettings, MosaicSettings, ScanSettings, Settings, SimulatorSettings
+from deblurd.simulator.demo import run_demo
+from deblurd.simulator.options import DemoOptions
+from deblurd.slides.painter import Camera
 from deblurd.track.calibration import Calibration
 
 pytestmark = pytest.mark.long
@@ -64,6 +69,18 @@ def test_a_rolling_shutter_is_found_and_put_right_from_then_on(tmp_path: Path, r
     assert kept_ms == pytest.approx(rolling_ms, rel=0.05)
     # what the configuration says counts
     assert KeptCalibrations(tmp_path).rolling_ms(replace(found.info, rolling_ms=3.0)) == 3.0
+
+
+def test_a_scan_finds_it_in_its_first_seconds_and_is_straight(tmp_path: Path) -> None:
+    options = DemoOptions(
+        area_mm=(0.5, 0.4), fov_px=256, exposure_ms=5.0, blur_px=8.0, rolling_ms=10.0, latency_ms=15.0, output=tmp_path
+    )  # fmt: skip
+    report = run_demo(options)
+    with closing(Journal(Path(report["slide"]) / "journal.sqlite", read_only=True)) as journal:
+        camera = Camera.from_json(journal.slide("camera"))
+    assert camera.rolling_ms == pytest.approx(10.0, rel=0.1)
+    assert camera.raw_shape == (256, 256, 3)
+    assert report["psnr_db"]["deblurred"] > report["psnr_db"]["raw"]
 
 
 @pytest.mark.parametrize(

@@ -217,15 +217,18 @@ def test_a_global_shutter_is_none() -> None:
 
 
 def test_a_rolling_shutter_that_is_not_as_said_is_named() -> None:
-    known = replace(Calibration.configured(CONFIGURED), row_s=2e-5, row_sigma_s=1e-7)
+    known = replace(
+        Calibration.configured(CONFIGURED), row_s=2e-5, row_sigma_s=1e-7, lag_sigma_s=np.full(2, 1e-3)
+    )
     for used_ms, is_told, words in (
-        (0.0, False, "10.2 ms apart .* from the next start on"),
-        (5.0, True, "and not 5.0 ms.*change .microscope. rolling_ms"),
+        (0.0, False, "10.2 ms apart .* from the next slide on"),
+        (5.0, True, "and not 5 ms.*change .microscope. rolling_ms"),
     ):
         sentence = known.other_rolling(512, used_ms, is_told)
         assert sentence is not None
         assert re.search(words, sentence)
     assert known.other_rolling(512, 10.1, True) is None
+    assert replace(known, lag_sigma_s=np.full(2, 5e-3)).other_rolling(512, 0.0, False) is None
     assert replace(known, row_sigma_s=math.inf).other_rolling(512, 0.0, False) is None
     # where it is not sure, or does not show, none is taken for it
     assert replace(known, row_sigma_s=1e-5).rolling_ms(512) == 0.0
