@@ -272,7 +272,9 @@ def _is_even(numbers: Floats, arrived: Floats) -> bool:
 
 
 def neumann(values: Floats) -> float:
-    """Von Neumann's ratio; inf of values that are all the same."""
+    """Von Neumann's ratio; inf of values that are all the same, and of none."""
+    if len(values) == 0:
+        return math.inf
     spread, steps = values - values.mean(), np.diff(values)
     power = float(spread @ spread)
     return float(steps @ steps) / power if power > 0.0 else math.inf

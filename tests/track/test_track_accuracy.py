@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from deblurd.track.along import along
 from deblurd.track.clock import FrameClock
 from deblurd.track.path import StagePath, Stretch
 
@@ -194,6 +195,22 @@ def test_a_reading_that_took_long_counts_where_the_stage_rested_and_little_where
         stretch = path.stretch(np.array([at_s, at_s + 0.005, at_s + 0.01]))
         assert stretch is not None
         assert abs(stretch.yx_um[1, 1] - 500.0 * min(at_s + 0.005, 1.0)) < 0.7
+
+
+def test_readings_of_which_none_is_sure_tell_what_they_can() -> None:
+    """All calls took longer than most do, and what they say scatters."""
+    t = np.arange(-0.15, 0.16, 0.03)
+    um = 500.0 * t + 3.0 * (np.arange(len(t)) % 3)
+    found = along(
+        t,
+        um,
+        np.full(len(t), 0.02),
+        np.array([-0.005, 0.0, 0.005]),
+        after_s=0.07,
+        noise_um=0.05,
+        usual_s=0.01,
+    )
+    assert found.um[1] == pytest.approx(3.0, abs=3.0)
 
 
 def test_how_far_the_stage_went_meanwhile_is_told_beyond_the_noise_of_its_readings() -> None:
