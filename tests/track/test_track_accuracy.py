@@ -204,7 +204,7 @@ def test_readings_of_which_none_is_sure_tell_what_they_can() -> None:
     found = along(
         t,
         um,
-        np.full(len(t), 0.02),
+        np.full(len(t), 0.0105),
         np.array([-0.005, 0.0, 0.005]),
         after_s=0.07,
         noise_um=0.05,
