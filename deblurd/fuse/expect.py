@@ -58,20 +58,34 @@ def view_variance(view: View, specimen: Specimen, known: Known) -> float:
 
 def expected_psnr_db(views: Sequence[View], specimen: Specimen, known: Known) -> float:
     """PSNR of the fused estimate of `views` in dB against full scale, encoded values. Views with one motion are fused as their mean, as `stack.py` does."""
+    return -10 * math.log10(expected_errors([views], specimen, known)[-1])
+
+
+def expected_errors(groups: Sequence[Sequence[View]], specimen: Specimen, known: Known) -> list[float]:
+    """Mean square error, encoded values, of what is made of the first group of views, of the first two, and so on."""
     frequency = frequencies((_GRID, _GRID))
-    power = specimen.spectrum.power(frequency)
+    power, total = specimen.spectrum.power(frequency), specimen.spectrum.inverse(frequency)
     off = power * (2 * math.pi * frequency) ** 2 * known.place_px**2
-    total = specimen.spectrum.inverse(frequency)
-    kernels: dict[MotionVector, tuple[Floats, Floats]] = {}
-    for view in views:
-        if view.motion not in kernels:
-            kernels[view.motion] = _kernel(view.motion, known.length)
-        seen, wrong = kernels[view.motion]
-        # one view alone cannot be off its own place
-        lies_off = off * seen if len(views) > 1 else 0.0
-        total = total + seen / (view_variance(view, specimen, known) + lies_off + power * wrong)
-    error = mean_over(1 / np.maximum(total, 1e-12), frequency)
-    return -10 * math.log10(error * specimen.steepness + known.rounding)
+    views = [view for group in groups for view in group]
+    kernels = {motion: _kernel(motion, known.length) for motion in {view.motion for view in views}}
+    errors = []
+    for group in groups:
+        for view in group:
+            seen, wrong = kernels[view.motion]
+            # one view alone cannot be off its own place
+            lies_off = off * seen if len(views) > 1 else 0.0
+            total = total + seen / (view_variance(view, specimen, known) + lies_off + power * wrong)
+        error = mean_over(1 / np.maximum(total, 1e-12), frequency)
+        errors.append(error * specimen.steepness + known.rounding)
+    return errors
+
+
+def raw_error(view: View, specimen: Specimen, known: Known) -> tuple[float, float]:
+    """Of one view as it is: what its blur took, light squared, and its mean square error, encoded values."""
+    frequency = frequencies((_GRID, _GRID))
+    left = motion_transfer(view.motion, (_GRID, _GRID))
+    taken = mean_over(specimen.spectrum.power(frequency) * np.abs(1 - left) ** 2, frequency)
+    return taken, (taken + view_variance(view, specimen, known)) * specimen.steepness
 
 
 def _kernel(motion: MotionVector, length_error: float) -> tuple[Floats, Floats]:

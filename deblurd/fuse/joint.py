@@ -32,7 +32,12 @@ ZERO = 0.05
 """A transfer function below this says nothing about its frequency."""
 
 _HOLES = 0.002
-"""A kind that lacks a larger share of the image is filled in from the estimate, and that is made again."""
+"""A kind that lacks a larger share within what it covers is filled in from the others first."""
+
+ROUNDS = 1
+_STEP = 1.9
+"""What the estimate, blurred again, shows where a kind saw nothing, within or beyond its border, takes the place of what was guessed there, and the estimate is made again; so
+often, and so far (see `deblur.wiener`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,32 +97,32 @@ def joint_wiener(
     padded = tuple(scipy.fft.next_fast_len(side + reach + 16, real=True) for side in (height, width))
     frequency = frequencies(padded)
     transfers = [_transfer(kind, padded, frequency) for kind in kinds]
-    images = [_filled(kind, kinds) for kind in kinds]
-    holes = [n for n, kind in enumerate(kinds) if _share_missing(kind) > _HOLES]
+    images = [continued(_filled(kind, kinds), padded) for kind in kinds]
+    seen = [_seen(kind, padded) for kind in kinds]
 
-    def fill(n: int, sharp: Image) -> None:
-        covered = kinds[n].covered
-        assert covered is not None
-        again = _blurred(sharp, transfers[n])[:height, :width]
-        images[n] = np.where(covered[..., None], kinds[n].image, again)
+    def fill(n: int, sharp: Image, step: float) -> None:
+        guess = np.float32(step) * (_blurred(sharp, transfers[n]) - images[n])
+        images[n] += np.where(seen[n], np.float32(0), guess)
+        if len(kinds) > 1:
+            images[n] = continued(images[n][:height, :width], padded)
 
     if len(kinds) > 1:
-        for n in holes:
-            if _is_pierced(kinds[n]):
+        for n, kind in enumerate(kinds):
+            if _is_pierced(kind):
                 others = [m for m in range(len(kinds)) if m != n]
                 chosen = [images[m] for m in others], [kinds[m] for m in others]
                 rest = _solve(*chosen, [transfers[m] for m in others], spectra, padded, frequency)
-                fill(n, rest[0])
+                fill(n, rest[0], 1.0)
     sharp, noise = _solve(images, kinds, transfers, spectra, padded, frequency)
-    if holes and len(kinds) > 1:
-        for n in holes:
-            fill(n, sharp)
+    for _ in range(ROUNDS):
+        for n in range(len(kinds)):
+            fill(n, sharp, _STEP if len(kinds) == 1 else 1.0)
         sharp, noise = _solve(images, kinds, transfers, spectra, padded, frequency)
     if before is not None:
         known = np.where(before.covered[..., None], before.image, sharp[:height, :width])
-        padded_known = np.stack([continued(known[..., c], padded) for c in range(known.shape[2])], axis=-1)
-        for n in holes:
-            fill(n, padded_known)
+        padded_known = continued(known, padded)
+        for n in range(len(kinds)):
+            fill(n, padded_known, 1.0)
         own = motion_transfer(before.motion, padded)
         sharp, noise = _solve(
             images, kinds, transfers, spectra, padded, frequency, (padded_known, own, before)
@@ -182,13 +187,18 @@ def _transfer(kind: Kind, shape: Sequence[int], frequency: Floats) -> NDArray[np
     return np.asarray(transfer(kind, shape) * scatter)
 
 
-def _share_missing(kind: Kind) -> float:
-    return 0.0 if kind.covered is None else 1.0 - float(kind.covered.mean())
+def _seen(kind: Kind, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Where on the padded grid a kind has data, (rows, columns, 1)."""
+    out = np.zeros((*shape, 1), bool)
+    height, width = kind.image.shape[:2]
+    out[:height, :width, 0] = True if kind.covered is None else kind.covered
+    return out
 
 
 def _is_pierced(kind: Kind) -> bool:
     """Whether there is a hole within what a kind covers, where something was left out, and not only at its border."""
-    assert kind.covered is not None
+    if kind.covered is None:
+        return False
     rows, columns = np.flatnonzero(kind.covered.any(axis=1)), np.flatnonzero(kind.covered.any(axis=0))
     if not len(rows):
         return False
@@ -197,9 +207,19 @@ def _is_pierced(kind: Kind) -> bool:
 
 
 def _filled(kind: Kind, kinds: Sequence[Kind]) -> Image:
-    """The image of a kind, with the mean of the others in its holes, or its own."""
+    """The image of a kind, with the mean of the others in its holes, or its own; where there are no others, its own mirror image beyond its border."""
     if kind.covered is None or kind.covered.all():
         return kind.image
+    rows, columns = np.flatnonzero(kind.covered.any(axis=1)), np.flatnonzero(kind.covered.any(axis=0))
+    if len(kinds) == 1 and len(rows):
+        inner = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        around = [
+            (int(at[0]), side - int(at[-1]) - 1)
+            for at, side in zip((rows, columns), kind.image.shape[:2], strict=True)
+        ]
+        own = kind.image[kind.covered].mean(axis=0)
+        whole = np.where(kind.covered[..., None], kind.image, own)[inner]
+        return np.pad(whole, (*around, (0, 0)), mode="symmetric").astype(np.float32, copy=False)
     total, weight = np.zeros_like(kind.image), np.zeros((*kind.image.shape[:2], 1), np.float32)
     for other in kinds:
         covered = np.ones(kind.image.shape[:2], bool) if other.covered is None else other.covered
@@ -219,7 +239,7 @@ def _solve(
     frequency: Floats,
     before: tuple[Image, NDArray[np.complexfloating], Before] | None = None,
 ) -> tuple[Image, Floats]:
-    """The estimate on the padded grid (rows, columns, C), and the standard deviation of its error."""
+    """The estimate on the padded grid (rows, columns, C), on which the images are too, and the standard deviation of its error."""
     planes, noise = [], []
     for channel, spectrum in enumerate(spectra):
         trust: Floats | None = None
@@ -239,7 +259,7 @@ def _solve(
         )
         total = np.zeros(frequency.shape, np.complex64)
         for image, filter_ in zip(images, filters, strict=True):
-            total += scipy.fft.rfft2(continued(image[..., channel], shape)) * filter_.astype(np.complex64)
+            total += scipy.fft.rfft2(image[..., channel]) * filter_.astype(np.complex64)
         if before is not None and trust is not None:
             total += scipy.fft.rfft2(before[0][..., channel]) * (trust * error).astype(np.float32)
         planes.append(np.asarray(scipy.fft.irfft2(total, s=tuple(shape), overwrite_x=True), np.float32))
@@ -256,7 +276,7 @@ def mean_over(power: Floats, frequency: Floats) -> float:
 
 
 def continued(plane: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
-    """(H, W) in a larger (rows, columns): its mirror image beyond each end fades into that beyond the other, so that nothing jumps at the wrap."""
+    """(H, W[, C]) in a larger (rows, columns): its mirror image beyond each end fades into that beyond the other, so that nothing jumps at the wrap."""
     for axis, size in enumerate(shape):
         length = plane.shape[axis]
         extra = size - length
@@ -264,7 +284,7 @@ def continued(plane: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.fl
             continue
         ahead = np.arange(extra)
         fade = (0.5 - 0.5 * np.cos(np.pi * (ahead + 0.5) / extra)).astype(np.float32)
-        fade = fade[:, None] if axis == 0 else fade[None, :]
+        fade = fade.reshape([-1 if at == axis else 1 for at in range(plane.ndim)])
         after = np.take(plane, _mirror(length + ahead, length), axis=axis)
         before = np.take(plane, _mirror(ahead - extra, length), axis=axis)
         plane = np.concatenate([plane, after + fade * (before - after)], axis=axis)

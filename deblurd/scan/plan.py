@@ -15,10 +15,11 @@ import numpy as np
 from shapely import box
 from shapely.geometry.base import BaseGeometry
 
+from deblurd.deblur.gate import is_not_worth_it
 from deblurd.errors import UsageError
 from deblurd.frames import MotionVector
-from deblurd.fuse.expect import Known, View, expected_psnr_db
-from deblurd.fuse.spectrum import Specimen
+from deblurd.fuse.expect import Known, View, expected_errors, raw_error, view_variance
+from deblurd.fuse.spectrum import Floats, Specimen
 from deblurd.scan.lane import duration_s, fields, serpentine
 
 Way = Literal["stop", "single", "burst", "alternate", "lanes", "cross"]
@@ -40,6 +41,9 @@ _BUSY = 0.9
 """The share of a frame's time that the exposure may take: the rest goes to reading out."""
 
 _SLOWEST_UM_S = 5.0
+_PLACES = 200
+_GREY = 0.375
+"""Variance of the noise of a colour image's luminance, over that of a channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,7 @@ def best_of(way: Way, conditions: Conditions, time_s: float) -> Plan:
     c, nothing = conditions, Plan(way, 0.0, (), conditions.overlap, 0.0, math.inf, -math.inf)
     if way == "alternate" and not c.can_alternate:
         return replace(nothing, why_not="the camera cannot change its exposure from frame to frame")
-    overlap = max(c.overlap, 0.5) if way == "lanes" else c.overlap
+    overlap = _lane_overlap(c, way)
     speed = _speed_for(c, way, overlap, time_s)
     if speed > c.stage_um_s:
         return replace(
@@ -218,28 +222,57 @@ def _exposures(way: Way, shortest_ms: float, longest_ms: float) -> Iterable[tupl
 
 
 def expected_db(c: Conditions, way: Way, speed: float, exposures: Sequence[float], along: float) -> float:
-    """Expected PSNR at a `speed` in um/s; along: how many frames of a lane see a place: where that is not whole, some are seen once more than others."""
+    """Expected PSNR at a `speed` in um/s; along: how many frames of a lane see a place in its middle: fewer see its ends, and more where lanes overlap."""
+    if way == "single":
+        return -10 * math.log10(_error_alone(c, _view(c, speed, exposures[0])))
+    most = math.ceil(min(along, _MOST_VIEWS))
+    total = 0.0
+    for share, lanes in _seen_by(c, way):
+        groups = []
+        for k in range(most):
+            each = exposures if way == "lanes" else (exposures[k % len(exposures)],) * 2
+            views = [_view(c, speed, ms, across=way == "cross" and turn == 1) for turn, ms in enumerate(each)]
+            groups.append(views[:lanes])
+        errors = expected_errors(groups, c.specimen, c.known)
+        if lanes == 1:
+            errors[0] = _error_alone(c, groups[0][0])
+        seen = np.clip(_seen_along(c) * min(along, _MOST_VIEWS), 1.0, most)
+        # where it is not whole, some places are seen once more than others
+        total += share * float(np.interp(seen, np.arange(1, most + 1), errors).mean())
+    return -10 * math.log10(total)
 
-    def of(n: int) -> float:
-        views: list[View] = []
-        for k in range(n):
-            turns = (
-                exposures
-                if way == "lanes"
-                else (exposures[k % len(exposures)],) * (2 if way == "cross" else 1)
-            )
-            for turn, ms in enumerate(turns):
-                px = speed * ms / 1000 / c.pixel_size_um
-                across = way == "cross" and turn == 1
-                motion = MotionVector(px, 0.0) if across else MotionVector(0.0, px)
-                views.append(View(motion, c.light_e_ms * ms, c.read_e))
-        return expected_psnr_db(views, c.specimen, c.known)
 
-    along = min(along, _MOST_VIEWS)
-    low = math.floor(along)
-    part = along - low
-    mse = (1 - part) * 10 ** (-of(low) / 10) + (part * 10 ** (-of(low + 1) / 10) if part > 0.01 else 0.0)
-    return -10 * math.log10(mse)
+def _view(c: Conditions, speed: float, ms: float, *, across: bool = False) -> View:
+    px = speed * ms / 1000 / c.pixel_size_um
+    return View(MotionVector(px, 0.0) if across else MotionVector(0.0, px), c.light_e_ms * ms, c.read_e)
+
+
+def _error_alone(c: Conditions, view: View) -> float:
+    """Mean square error of one frame, by the way that it goes: deblurred, or as it is."""
+    taken, raw = raw_error(view, c.specimen, c.known)
+    if is_not_worth_it(view.motion, taken, _GREY * view_variance(view, c.specimen, c.known)):
+        return raw
+    return expected_errors([[view]], c.specimen, c.known)[0]
+
+
+def _seen_by(c: Conditions, way: Way) -> list[tuple[float, int]]:
+    """Shares of the area that one lane sees, and two."""
+    if way == "cross":
+        return [(1.0, 2)]
+    height_px, side_px = c.area_mm[1] * 1000 / c.pixel_size_um, c.fov_px[0]
+    lanes = len(serpentine(_area(c), _fov_um(c), _lane_overlap(c, way), 1.0))
+    twice = max(lanes * side_px - height_px - (lanes - 1) * _EDGE_PX, 0.0) / height_px
+    return [(1 - twice, 1), (twice, 2)] if twice < 1 else [(1.0, 2)]
+
+
+def _seen_along(c: Conditions) -> Floats:
+    """At places along a lane, the share of the frames that see its middle."""
+    width_px, side_px = c.area_mm[0] * 1000 / c.pixel_size_um, float(c.fov_px[1])
+    reach = (side_px - _EDGE_PX) / 2
+    at = (np.arange(_PLACES) + 0.5) / _PLACES * width_px
+    first, last = side_px / 2, max(width_px - side_px / 2, side_px / 2)
+    seen = np.minimum(at + reach, last) - np.maximum(at - reach, first)
+    return np.clip(seen / (2 * reach), 0.0, 1.0)
 
 
 def _stop(c: Conditions, time_s: float) -> Plan:
@@ -253,9 +286,7 @@ def _stop(c: Conditions, time_s: float) -> Plan:
             f"{len(points)} stops of {c.settle_s:g} s to settle take at least {least_s:.1f} s",
         )  # fmt: skip
     ms = min(each_s * 1000, c.longest_ms)
-    quality = expected_psnr_db(
-        [View(MotionVector(0.0, 0.0), c.light_e_ms * ms, c.read_e)], c.specimen, c.known
-    )
+    quality = -10 * math.log10(_error_alone(c, _view(c, 0.0, ms)))
     takes_s = (c.settle_s + travel_s + ms / 1000) * len(points)
     return Plan("stop", c.stage_um_s, (ms,), c.overlap, 1.0, takes_s, quality)
 
@@ -284,9 +315,7 @@ def scan_time_s(c: Conditions, way: Way, overlap: float, speed_um_s: float) -> f
     """How long the stage takes along the lanes of a way that drives."""
     run_up_um = speed_um_s * c.ramp_s / 2
     width, height = (side * 1000 for side in c.area_mm)
-    total = duration_s(
-        serpentine(box(0, 0, width, height), _fov_um(c), overlap, speed_um_s, run_up_um=run_up_um), c.ramp_s
-    )
+    total = duration_s(serpentine(_area(c), _fov_um(c), overlap, speed_um_s, run_up_um=run_up_um), c.ramp_s)
     if way == "cross":
         turned = _fov_um(c)[::-1]
         total += duration_s(
@@ -310,6 +339,10 @@ def _speed_for(c: Conditions, way: Way, overlap: float, time_s: float) -> float:
         else:
             high = middle
     return float(high)
+
+
+def _lane_overlap(c: Conditions, way: Way) -> float:
+    return max(c.overlap, 0.5) if way == "lanes" else c.overlap
 
 
 def _area(c: Conditions) -> BaseGeometry:

@@ -42,7 +42,7 @@ def test_different_kernels_fill_each_others_zeros() -> None:
 def test_many_frames_alike_take_the_noise_away() -> None:
     scene = _scene([MotionVector(0, 2.0)] * 5, electrons=500.0)
     gain_db = scene.psnr_db(scene.fuse().light) - scene.psnr_db(scene.fuse([0, 1]).light)
-    assert gain_db > 2.0
+    assert gain_db > 1.5
     assert scene.fuse().observations.max() == 5
 
 
@@ -212,7 +212,7 @@ def test_a_frame_anywhere_with_any_motion_never_makes_it_worse(
     scene.shoot(ALONG)
     both, alone = scene.fuse(), scene.fuse([0, 2])
     assert np.isfinite(both.light).all()
-    assert scene.psnr_db(both.light) > scene.psnr_db(alone.light) - 0.4
+    assert scene.psnr_db(both.light) > scene.psnr_db(alone.light) - 0.6
 
 
 def test_blurring_the_estimate_again_gives_the_frames_back() -> None:
