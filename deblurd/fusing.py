@@ -113,7 +113,8 @@ class Companions:
     def add(self, tile: Tile, place: Place) -> list[Tile]:
         """The next recorded frame, and where it seems to lie; returns those, it or the one before, that are tiles of the mosaic."""
         self._tiles[tile.index] = tile
-        self._near.add(tile.index, place)
+        if self.is_on:
+            self._near.add(tile.index, place)
         if not self._chooses:
             return [self._key(tile)]
         choice = self._chooser.see(tile.pose, grade(tile.motion))
@@ -130,7 +131,8 @@ class Companions:
 
     def move(self, places: Mapping[int, Place]) -> None:
         """Better places."""
-        self._near.move(list(self._tiles), places)
+        if self.is_on:
+            self._near.move(list(self._tiles), places)
 
     def left_behind(self, at_px: NDArray[np.float64], places: Mapping[int, Place]) -> list[int]:
         """Tiles that the stage, now at `at_px`, has left behind since the last call."""

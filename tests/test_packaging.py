@@ -132,6 +132,15 @@ import deblurd.deblur.engine
     assert _python(program, tmp_path).split()[0] == "1"
 
 
+@pytest.mark.parametrize("wanted", [None, "2"])
+def test_small_products_stay_in_their_thread_unless_told_otherwise(
+    tmp_path: Path, wanted: str | None
+) -> None:
+    program = "import deblurd, os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    told = {} if wanted is None else {"OPENBLAS_NUM_THREADS": wanted}
+    assert _python(program, tmp_path, **told).strip() == (wanted or "1")
+
+
 # --- make ---
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

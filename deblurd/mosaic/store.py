@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ from deblurd.errors import OutputError
 from deblurd.frames import Pixels
 from deblurd.mosaic.canvas import MIDDLE, Shard
 from deblurd.mosaic.shards import CODEC, write_shard
+
+log = logging.getLogger(__name__)
 
 LEVELS = 8
 SIDE = 2 * MIDDLE
@@ -83,6 +86,7 @@ class MosaicStore:
         self.revision = 0
         self.revisions: dict[Shard, int] = {}
         self.origin_um: NDArray[np.float64] = np.zeros(2)
+        self._sweeping: Future[None] | None = None
 
     def create(self, origin_um: NDArray[np.float64]) -> None:
         """Makes the arrays, empty and valid. origin_um: stage position of the canvas's pixel (0, 0), (y, x).
@@ -161,7 +165,8 @@ class MosaicStore:
         """Trims the canvas to `used_px` (y0, x0, y1, x1) and closes it; origin_um as in `create`. Returns height, width.
 
         A small mosaic is copied to a grid that begins with its first pixel. A large one begins with its first shard: the shards get other names, which
-        costs the same however large they are, and only the levels whose shards would be cut, less than a hundredth of the pixels, are made anew.
+        costs the same however large they are, and only the levels whose shards would be cut, a 192nd of the pixels, are copied. What it was before is
+        deleted meanwhile: see `swept`.
         """
         y0, x0, y1, x1 = used_px
         side = self._shard_px
@@ -193,11 +198,16 @@ class MosaicStore:
             before = self.path.with_name(self.path.name + ".old.part")
             self.path.rename(before)
             part.rename(self.path)
-            shutil.rmtree(before)
+            self._sweeping = self._pool.submit(_sweep, before)
             self._levels, self._labels = map(self._moved_here, (trimmed._levels, trimmed._labels))
         except OSError as err:
             raise _cannot_write(self.path, err) from err
         return shape
+
+    def swept(self) -> None:
+        """Returns when what the mosaic was before `finish` is deleted, which takes as long as all else there."""
+        if self._sweeping is not None:
+            self._sweeping.result()
 
     def close(self) -> None:
         """Nothing is written any more: gives memory and threads back, however long somebody still looks at it."""
@@ -467,6 +477,13 @@ def _levels_for(shape: tuple[int, int]) -> int:
     while max(_at_level(shape, levels - 1)) > _SMALL_PX and levels < LEVELS:
         levels += 1
     return levels
+
+
+def _sweep(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as err:
+        log.warning("%s is left over and cannot be deleted (%s): delete it", folder, err.strerror or err)
 
 
 def _renumber(chunks: Path, others: Path, by: tuple[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,11 @@ def write_table(mosaic: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             "region": {"path": "../../"},
         }
     )
-    rows = list(rows)
+    coming = iter(rows)
+    first = next(coming, None)
     with table_file(mosaic).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["FieldIndex"])
+        writer = csv.DictWriter(file, fieldnames=["FieldIndex"] if first is None else list(first))
         writer.writeheader()
-        writer.writerows(rows)
+        if first is not None:
+            # one by one: there may be tens of thousands
+            writer.writerows(itertools.chain([first], coming))

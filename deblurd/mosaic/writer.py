@@ -165,6 +165,7 @@ class MosaicWriter:
         try:
             write_table(self.path, self._regions(rows))
             self._thumbnail()
+            self._store.swept()
         except OSError as err:
             raise OutputError(
                 f"the mosaic's table cannot be written ({err.strerror}): make room, then repaint"

@@ -110,8 +110,8 @@ class _System:
     ) -> None:
         self.edges, self._tiles = edges, tiles
         row = {tile.index: n for n, tile in enumerate(tiles)}
-        self._i = np.array([row[e.i] for e in edges], dtype=np.int64)
-        self._j = np.array([row[e.j] for e in edges], dtype=np.int64)
+        self._i = np.array([row[e.i] for e in edges], dtype=np.int32)
+        self._j = np.array([row[e.j] for e in edges], dtype=np.int32)
         self._shift = np.array([e.match.shift for e in edges]).reshape(-1, 2)
         self._covariance = np.array([e.match.covariance for e in edges]).reshape(-1, 2, 2)
         poses = np.array([tile.pose.yx_um for tile in tiles])
@@ -143,12 +143,12 @@ class _System:
 
     def _pattern(self) -> _Pattern:
         """Of the normal matrix, its entries in the order of `_solve_once`."""
-        count, axis = len(self.places), np.arange(2)
+        count, axis = len(self.places), np.arange(2, dtype=np.int32)
         at = 2 * np.stack([self._i, self._j], axis=1)[:, :, None] + axis
         shape = (len(self.edges), 2, 2, 2, 2)
         rows = np.broadcast_to(at[:, :, None, :, None], shape).ravel()
         columns = np.broadcast_to(at[:, None, :, None, :], shape).ravel()
-        unknown = np.hstack([np.arange(count)[:, None], count + self._design.at])
+        unknown = np.hstack([np.arange(count)[:, None], count + self._design.at]).astype(np.int32)
         prior = self._prior.T @ self._prior
         of_prior = np.nonzero(prior)
         self._prior_squares = np.repeat(prior[of_prior], 2)
@@ -157,8 +157,8 @@ class _System:
             for n in (
                 np.broadcast_to(unknown[:, :, None], self._squares.shape),
                 np.broadcast_to(unknown[:, None], self._squares.shape),
-                count + of_prior[0],
-                count + of_prior[1],
+                (count + of_prior[0]).astype(np.int32),
+                (count + of_prior[1]).astype(np.int32),
             )
         )
         return _Pattern(
@@ -285,18 +285,20 @@ class _Pattern:
     (Schur's complement).
     """
 
-    def __init__(self, rows: NDArray[np.int64], columns: NDArray[np.int64], full: slice) -> None:
+    def __init__(self, rows: NDArray[np.int32], columns: NDArray[np.int32], full: slice) -> None:
         among = np.arange(int(rows.max()) + 1)
         self.full, self.sparse = among[full], np.delete(among, full)
-        # the full ones last
-        rank = np.argsort(np.concatenate([self.sparse, self.full]))
+        # the full ones last; numbers are small, as there are a hundred for each tile
+        rank = np.argsort(np.concatenate([self.sparse, self.full])).astype(np.int32)
         row, column, inner = rank[rows], rank[columns], len(self.sparse)
-        self._inner = np.flatnonzero((row < inner) & (column < inner))
-        key, self._slot = np.unique(column[self._inner] * inner + row[self._inner], return_inverse=True)
+        self._inner = (row < inner) & (column < inner)
+        key = column[self._inner].astype(np.int64) * inner + row[self._inner]
+        key, slot = np.unique(key, return_inverse=True)
+        self._slot = slot.astype(np.int32)
         self._indices = (key % inner).astype(np.int32)
         self._starts = np.searchsorted(key, inner * np.arange(inner + 1)).astype(np.int32)
-        self._outer = np.flatnonzero(column >= inner)
-        self._at = row[self._outer] * len(self.full) + column[self._outer] - inner
+        self._outer = column >= inner
+        self._at = row[self._outer].astype(np.int64) * len(self.full) + column[self._outer] - inner
 
     def factor(self, values: Array) -> _Factor:
         """Of the matrix with these entries, which is to be positive definite."""

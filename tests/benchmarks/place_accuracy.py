@@ -69,7 +69,7 @@ def run(name: str, scan: Scan) -> str:
             solve_at = int(SOLVE_GROWTH * len(raw)) + 1
     first_s = time.process_time() - began_s
     began_s = time.process_time()
-    solution = placer.solve()
+    solution = placer.solve(is_last=True)
     last_s = time.process_time() - began_s
     places = np.array([solution.places[n].yx_px for n in range(len(scan.tiles))])
     sigma = np.array([solution.places[n].sigma_px for n in range(len(scan.tiles))])
@@ -78,6 +78,9 @@ def run(name: str, scan: Scan) -> str:
     off = scan.errors_px(places)
     held = np.ones(len(places), dtype=bool)
     held[list(solution.weak)] = False
+    exact = (
+        f"{np.sqrt((errors**2).mean()):7.3f} {errors.max():7.3f}" if sure.any() else f"{'-':>7s} {'-':>7s}"
+    )
     groups = [off[~sure & held], off[~held]]
     less, none = (f"{len(g):3d} of {np.sqrt((g**2).mean()):5.2f}" if len(g) else "  0" for g in groups)
     gain = placer.shading.gain()
@@ -86,7 +89,7 @@ def run(name: str, scan: Scan) -> str:
         truth = cv2.resize(1 / scan.vignette, gain.shape[::-1], interpolation=cv2.INTER_AREA)
         light = f"{100 * np.abs(gain / truth * (truth / gain).mean() - 1).max():.2f}"
     return (
-        f"{name:24s} {len(places):5d} {np.sqrt((errors**2).mean()):7.3f} {errors.max():7.3f} {less:13s} {none:13s} "
+        f"{name:24s} {len(places):5d} {exact} {less:13s} {none:13s} "
         f"{solution.loop_closure_px:6.3f} {len(solution.outliers):4d} {solution.stage.sigma_px:6.1f} "
         f"{1000 * first_s / len(places):8.1f} {1000 * last_s:8.1f} {light:>7s}"
     )

@@ -76,7 +76,7 @@ def ours(folder: Path, scan: Scan) -> tuple[Outcome, NDArray[np.bool_]]:
         if tile.index + 1 >= solve_at:
             placer.solve()
             solve_at = int(SOLVE_GROWTH * (tile.index + 1)) + 1
-    placer.solve()
+    placer.solve(is_last=True)
     place_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
     began_s = time.perf_counter()
     stitched = stitch_folder(folder, folder.parent / "out", pixel_size_um=scan.affine.pixel_size_um)

@@ -3,8 +3,9 @@
 python -m tests.benchmarks.write_rate [--side 8192] [--rounds 5]
 
 All write the same mosaic: eight levels of the image and of its provenance, in the same chunks, zstd level 1. deblurd is given what a painter has, pixels by
-pixels, and makes the coarser levels itself, as shards of the finest come; the others are given every level ready, plane by plane. acquire-zarr takes whole planes only and writes the finest level of the image; its
+pixels, and makes the coarser levels itself, as shards of the finest come, several at once, as at the end of a slide; the others are given every level ready, plane by plane. acquire-zarr takes whole planes only and writes the finest level of the image; its
 rate counts those bytes. floor: every chunk through the codec on all cores, each shard's chunks then written to a file at once.
+floor, levels: the same, and the coarser levels are made of the finest one first, as deblurd must; the rest is given to the floor for nothing.
 The writers take turns, and the best round of each counts.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import importlib
 import importlib.util
 import itertools
+import math
 import os
 import sys
 import tempfile
@@ -72,6 +74,10 @@ def floor(levels: Levels, folder: Path) -> None:
                 chunks = [np.ascontiguousarray(shard[part]) for part in windows(shard.shape, CHUNK)]
                 path = folder / f"{name.replace('/', '-')}-{n}"
                 path.write_bytes(b"".join(pool.map(codec.encode, chunks)))
+
+
+def floor_levels(levels: Levels, folder: Path) -> None:
+    floor(levels_of(levels["0"]), folder)
 
 
 Shards = dict[tuple[int, int], Pixels]
@@ -160,6 +166,7 @@ def acquire_zarr(levels: Levels, folder: Path) -> None:
 
 WRITERS: dict[str, tuple[str, Writer]] = {
     "floor": ("numcodecs", floor),
+    "floor, levels": ("numcodecs", floor_levels),
     "deblurd": ("deblurd", deblurd),
     "zarr-python": ("zarr", zarr_python),
     "tensorstore": ("tensorstore", tensorstore),
@@ -188,26 +195,33 @@ def main() -> None:
         for x in range(tiles)
     }
     best: dict[str, float] = {}
-    for _ in range(options.rounds):
-        for name, (module, write) in WRITERS.items():
-            if importlib.util.find_spec(module) is None:
-                continue
-            written = (
-                sum(level.nbytes for level in levels.values()) if write is not acquire_zarr else image.nbytes
-            )
-            with tempfile.TemporaryDirectory(prefix="deblurd-rate-") as folder:
+    cpu: dict[str, float] = {}
+    # nothing is deleted before the end: where many files were just deleted, ext4 is slow to make others
+    with tempfile.TemporaryDirectory(prefix="deblurd-rate-") as temporary:
+        for n in range(options.rounds):
+            for name, (module, write) in WRITERS.items():
+                if importlib.util.find_spec(module) is None:
+                    continue
+                written = (
+                    sum(level.nbytes for level in levels.values())
+                    if write is not acquire_zarr
+                    else image.nbytes
+                )
+                folder = Path(temporary) / f"{name}-{n}"
+                folder.mkdir()
                 # what others wrote reaches the disk before, not meanwhile
                 if sys.platform != "win32":
                     os.sync()
-                began_s = time.perf_counter()
-                write(shards if write is deblurd else levels, Path(folder))
+                began_s, began_cpu_s = time.perf_counter(), time.process_time()
+                write(shards if write is deblurd else levels, folder)
                 best[name] = max(best.get(name, 0.0), written / (time.perf_counter() - began_s))
-    print(f"{'writer':14}{'MB/s':>8}{'over floor':>12}")
+                cpu[name] = min(cpu.get(name, math.inf), (time.process_time() - began_cpu_s) / written * 1e9)
+    print(f"{'writer':14}{'MB/s':>8}{'over floor':>12}{'cpu s/GB':>10}")
     for name in WRITERS:
         if name not in best:
             print(f"{name:14}  not installed: pip install {WRITERS[name][0].replace('_', '-')}")
             continue
-        print(f"{name:14}{best[name] / 1e6:8.0f}{best[name] / best['floor']:12.2f}")
+        print(f"{name:14}{best[name] / 1e6:8.0f}{best[name] / best['floor']:12.2f}{cpu[name]:10.2f}")
 
 
 if __name__ == "__main__":
