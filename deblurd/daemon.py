@@ -35,7 +35,6 @@ from deblurd.sessions import Sessions
 from deblurd.settings import Settings
 from deblurd.slides.label import LabelReader
 from deblurd.slides.painter import Camera
-from deblurd.track.calibration import Calibration
 from deblurd.trajectory.live import RestingSeries
 
 log = logging.getLogger(__name__)
@@ -117,7 +116,6 @@ class Daemon:
         self._failure: BaseException | None = None
         self.newest_frame: Frame | None = None
         self._is_acquiring = False
-        self._minded: Calibration | None = None
         self._rows_are_said = False
         self._first_frame_s = self._last_frame_s = 0.0
         self._arrived_s: deque[float] = deque(maxlen=RATE_FRAMES)
@@ -138,6 +136,7 @@ class Daemon:
                 max(deblurrer.blur_range_px[1], settings.deblur.sharp_below_px),
                 self._failed_tiles,
                 self.camera.shape,
+                self.camera.most_um_s,
             )
         )
         self.sessions = Sessions(
@@ -387,9 +386,9 @@ class Daemon:
     def _mind_rows(self) -> None:
         """Says once that frames are skewed, as soon as they show it; the next slide's are straightened, unless the configuration knows better."""
         calibration, info, settings = self._tracker.calibration, self.microscope.info, self.settings
-        if calibration is self._minded or settings.scan.mode == "stop_and_stare":
+        if settings.scan.mode == "stop_and_stare":
             return
-        self._minded, is_told = calibration, info.rolling_ms is not None
+        is_told = info.rolling_ms is not None
         sentence = calibration.other_rolling(info.shape[0], self.camera.rolling_ms, is_told)
         if sentence is None:
             return
@@ -403,7 +402,7 @@ class Daemon:
         self.camera = self.sessions.camera = self.camera.rolling(rolling_ms, margin)
         self._tracker.narrow(self.camera.shape)
         if self.scan is not None:
-            self.scan.narrow(self.camera.shape)
+            self.scan.narrow(self.camera.shape, self.camera.most_um_s)
 
     def _keep_calibration(self) -> None:
         if self._tracker.has_calibrated:
@@ -456,10 +455,11 @@ def _margin_px(settings: Settings, info: MicroscopeInfo, blur_px: float, rolling
     scan, size_um = settings.scan, info.affine.pixel_size_um
     if rolling_ms == 0 or scan.mode == "stop_and_stare":
         return 0
-    if scan.mode == "serpentine" and scan.speed_um_s is not None:
-        speed_px_ms = scan.speed_um_s / 1000 / size_um
-    else:
-        speed_px_ms = max(blur_px, settings.deblur.sharp_below_px) / info.exposure_ms
+    if scan.mode == "watch" or scan.speed_um_s is None:
+        # nobody drives so fast because a model could
+        fastest_px_ms = max(blur_px, settings.deblur.sharp_below_px) / info.exposure_ms
+        return margin_px(info.shape, fastest_px_ms, rolling_ms)
+    speed_px_ms = scan.speed_um_s / 1000 / size_um
     margin = margin_px(info.shape, speed_px_ms, rolling_ms)
     if (most := speed_within(margin, rolling_ms)) < speed_px_ms:
         log.warning(

@@ -42,8 +42,8 @@ def margin_px(shape: tuple[int, ...], speed_px_ms: float, rolling_ms: float) -> 
 
 
 def speed_within(margin: int, rolling_ms: float) -> float:
-    """The fastest of the image, px/ms, for which `margin` is wide enough."""
-    return 2 * (margin - REACH_PX) / abs(rolling_ms)
+    """The fastest of the image, px/ms, for which `margin` is wide enough; inf with a global shutter."""
+    return 2 * (margin - REACH_PX) / (_FASTER * abs(rolling_ms)) if rolling_ms else math.inf
 
 
 def row_offsets(height: int, margin: int, motion: MotionVector, share: float) -> Offsets:

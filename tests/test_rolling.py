@@ -108,7 +108,8 @@ def test_the_margin_is_as_wide_as_the_speed_takes_and_never_more_than_an_eighth(
     assert margin_px((512, 2048), 1.0, 10.0) == 6 + REACH_PX
     assert margin_px((512, 2048), 1.0, -10.0) == 6 + REACH_PX
     assert margin_px((512, 2048), 100.0, 10.0) == 64 + REACH_PX
-    assert speed_within(64 + REACH_PX, -10.0) == pytest.approx(12.8)
+    assert speed_within(64 + REACH_PX, -10.0) == pytest.approx(12.8 / 1.1)
+    assert speed_within(0, 0.0) == math.inf
 
 
 def test_what_is_too_fast_for_the_margin_is_known_and_moved_as_far_as_it_fits() -> None:

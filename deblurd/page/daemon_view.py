@@ -276,6 +276,7 @@ class DaemonView:
             blur_px=max(self._daemon.deblurrer.blur_range_px[1], settings.deblur.sharp_below_px),
             overlap=settings.scan.overlap,
             frames_per_s=frames_per_s,
+            rows_um_s=camera.most_um_s,
         ).speed_um_s
         return limit_um_s if math.isfinite(limit_um_s) else None
 

@@ -37,9 +37,15 @@ class Course:
 
 
 def course_of(
-    scan: ScanSettings, info: MicroscopeInfo, here_um: Point, blur_px: float, frames_per_s: float = 0.0
+    scan: ScanSettings,
+    info: MicroscopeInfo,
+    here_um: Point,
+    blur_px: float,
+    frames_per_s: float = 0.0,
+    rows_um_s: float = math.inf,
 ) -> Course:
-    """The course of a scan that drives. here_um: (y, x) of the stage. blur_px: the longest motion of the model. frames_per_s: 0 where not known.
+    """The course of a scan that drives. here_um: (y, x) of the stage. blur_px: the longest motion of the model. frames_per_s: 0 where not known. rows_um_s:
+    the fastest that a rolling shutter can be put right for.
 
     Raises NoInputError or ConfigError where the area makes no sense.
     """
@@ -52,6 +58,7 @@ def course_of(
         blur_px=blur_px,
         overlap=scan.overlap,
         frames_per_s=frames_per_s,
+        rows_um_s=rows_um_s,
     )
     rest_s = (scan.settle_ms + info.exposure_ms) / 1000
     fastest_um_s = limit.speed_um_s if math.isfinite(limit.speed_um_s) else _DEFAULT_UM_S

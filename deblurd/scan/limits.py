@@ -29,11 +29,12 @@ def speed_limit(
     overlap: float,
     frames_per_s: float = 0.0,
     stage_um_s: float = math.inf,
+    rows_um_s: float = math.inf,
 ) -> SpeedLimit:
     """The largest speed at which the model can take the blur out, and no place goes unseen.
 
     blur_px: the longest motion that the model is made for. overlap: share of a tile that neighbours have in common. frames_per_s: of the
-    camera, 0 where not known yet. stage_um_s: what the stage can. `speed_um_s` is inf where nothing limits it.
+    camera, 0 where not known yet. stage_um_s: what the stage can. rows_um_s: what the rows of a rolling shutter can be put right for. `speed_um_s` is inf where nothing limits it.
     """
     size_um = affine.pixel_size_um
     limits = [
@@ -42,6 +43,10 @@ def speed_limit(
             f"the model takes out up to {blur_px:g} px of blur, which {exposure_ms:g} ms of exposure collect at this speed: expose shorter to go faster",
         ),
         SpeedLimit(stage_um_s, "the stage is no faster"),
+        SpeedLimit(
+            rows_um_s,
+            "the rows of a frame, which are exposed one after the other, would lie too far apart to be put right: a camera that reads them out faster may go faster",
+        ),
     ]
     if frames_per_s > 0:
         step_um = (1 - overlap) * min(shape[:2]) * size_um

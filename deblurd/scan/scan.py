@@ -55,7 +55,7 @@ class AreaScan:
     """Drives `microscope` over the area that the settings name, or over all tissue. blur_px: the longest motion that the model takes out.
 
     failed: middles (y, x) of tiles that came to nothing so far, and how many there are in all; None while tiles are still being worked on. shape: of what
-    a frame is good for, if that is not all of it.
+    a frame is good for, if that is not all of it; most_um_s: up to which speed it is.
     `see` gets every frame, from one thread; the other methods may be called from any. Until the stage stands at the start, frames become no tiles.
     """
 
@@ -67,9 +67,11 @@ class AreaScan:
         blur_px: float,
         failed: Failed = lambda: ((), 0),
         shape: tuple[int, ...] | None = None,
+        most_um_s: float = math.inf,
     ) -> None:
         self._settings, self._microscope, self._tracker = settings, microscope, tracker
         self._info = microscope.info if shape is None else replace(microscope.info, shape=shape)
+        self._most_um_s = most_um_s
         self._blur_px, self._failed = blur_px, failed
         self._arrivals: deque[float] = deque(maxlen=STEADY_FRAMES)
         self._first_s = math.inf
@@ -82,9 +84,9 @@ class AreaScan:
         self._begins = self._is_held = False
         tracker.choose_from_s = math.inf
 
-    def narrow(self, shape: tuple[int, ...]) -> None:
-        """Frames are good for so much of them only: lanes that were not begun yet lie nearer to one another."""
-        self._info = replace(self._info, shape=shape)
+    def narrow(self, shape: tuple[int, ...], most_um_s: float) -> None:
+        """Frames are good for so much of them only, up to that speed: lanes that were not begun yet lie nearer to one another."""
+        self._info, self._most_um_s = replace(self._info, shape=shape), most_um_s
 
     def check(self) -> None:
         """Raises what is wrong with area and focus, before the camera starts: NoInputError, ConfigError or MicroscopeError."""
@@ -162,7 +164,9 @@ class AreaScan:
 
     def _plan(self, period_s: float, here_um: Point) -> Course:
         frames_per_s = 1 / period_s if period_s > 0 else 0.0
-        return course_of(self._settings.scan, self._info, here_um, self._blur_px, frames_per_s)
+        return course_of(
+            self._settings.scan, self._info, here_um, self._blur_px, frames_per_s, self._most_um_s
+        )
 
     def _make_driver(self, period_s: float) -> Driver:
         scan, microscope = self._settings.scan, self._microscope

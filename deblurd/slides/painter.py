@@ -19,7 +19,7 @@ from deblurd.geometry import PixelToStage
 from deblurd.mosaic.store import MosaicStore
 from deblurd.mosaic.writer import MosaicSummary, MosaicWriter
 from deblurd.record.raw import RawStore
-from deblurd.rolling import is_within, straightened
+from deblurd.rolling import is_within, speed_within, straightened
 from deblurd.settings import MosaicSettings
 from deblurd.track.motion import UNKNOWN
 
@@ -55,6 +55,11 @@ class Camera:
         height, width, *colours = self.raw_shape
         shape = (height - 2 * margin_px, width - 2 * margin_px, *colours)
         return replace(self, shape=shape, rolling_ms=rolling_ms if margin_px else 0.0, margin_px=margin_px)
+
+    @property
+    def most_um_s(self) -> float:
+        """The fastest that the stage may move for `straight`; inf where nothing has to be straightened."""
+        return 1000 * self.affine.pixel_size_um * speed_within(self.margin_px, self.rolling_ms)
 
     def straight(self, pixels: Pixels, tile: Tile) -> Pixels:
         """The frame of a tile, of `raw_shape`, as it had looked if all rows had been exposed with the middle one: of `shape`."""
