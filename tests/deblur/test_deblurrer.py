@@ -288,3 +288,9 @@ def test_a_frame_at_rest_a_little_out_of_focus_is_sharpened() -> None:
     )[0]
     assert result.gate == "deblur"
     assert psnr(result.pixels, truth) > psnr(raw, truth) + 1
+
+
+def test_what_a_motion_of_a_pixel_took_is_less_than_a_models_own_errors() -> None:
+    light = luminance_of(to_linear(tissue(), "srgb"))
+    assert lost_in_noise(reblur(light, MotionVector(0.0, 1.4)), MotionVector(0.0, 1.4), 1e-4)
+    assert not lost_in_noise(reblur(light, MotionVector(0.0, 1.6)), MotionVector(0.0, 1.6), 1e-4)

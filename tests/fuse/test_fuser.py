@@ -46,6 +46,11 @@ def test_many_frames_alike_take_the_noise_away() -> None:
     assert scene.fuse().observations.max() == 5
 
 
+def test_what_lies_beyond_the_border_does_not_ring_where_all_are_blurred_alike_and_far() -> None:
+    scene = _scene([MotionVector(0, 20.0)] * 4)
+    assert scene.psnr_db(scene.fuse().light) > 24.0
+
+
 def test_a_wrong_place_is_put_right_or_left_out_and_costs_no_more_than_that() -> None:
     for off_px in ((0.0, 0.4), (0.2, 2.5), (9.0, -14.0)):
         scene = _scene([ALONG, ALONG, ALONG])

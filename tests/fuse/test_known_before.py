@@ -59,3 +59,9 @@ def test_the_error_expected_falls_with_the_frames() -> None:
     few, many = _scene([MotionVector(0.0, 5.0)]), _scene([MotionVector(0.0, 5.0)] * 4)
     a, b = _fuse(few, _alone(few, 4.0)), _fuse(many, _alone(many, 4.0))
     assert b.noise < a.noise < a.single_noise
+
+
+def test_in_dim_light_raw_frames_say_more_than_what_was_made_of_one() -> None:
+    scene = _scene([MotionVector(0.0, 5.0)] * 3, electrons=100.0)
+    poor = _alone(scene, 20.0)
+    assert scene.psnr_db(_fuse(scene, poor).light) == scene.psnr_db(scene.fuse().light)

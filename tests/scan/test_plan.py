@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deblurd.cli import main
 from deblurd.errors import UsageError
-from deblurd.scan.plan import WAYS, Conditions, best_of, plan, scan_time_s
+from deblurd.scan.plan import WAYS, Conditions, best_of, expected_db, plan, scan_time_s
 from deblurd.settings import ScanSettings
 
 SLIDE = Conditions((1.1, 1.1), (512, 512), 0.5, 30.0, 1000.0, can_alternate=True)
@@ -136,3 +136,19 @@ def test_a_camera_of_a_configuration_is_asked_whether_it_takes_turns(
     assert "cannot change its exposure" in capsys.readouterr().out
     assert main([*words, *known, "--sequenced"]) == 64
     assert "said to be --sequenced" in capsys.readouterr().err
+
+
+def test_a_small_area_is_seen_by_fewer_frames_than_its_middle() -> None:
+    """Its ends make up more of it."""
+    db = [
+        expected_db(replace(SLIDE, area_mm=(side, side), frames_per_s=60.0), "burst", 500.0, (1.0,), 20.0)
+        for side in (0.4, 4.0)
+    ]
+    assert db[0] < db[1] - 0.3
+
+
+def test_a_short_motion_is_expected_to_stay_in() -> None:
+    bright = replace(SLIDE, light_e_ms=20_000.0)
+    alone = expected_db(bright, "single", 500.0, (1.0,), 1.0)
+    assert expected_db(bright, "burst", 500.0, (1.0,), 4.0) > alone
+    assert expected_db(bright, "single", 500.0, (0.5,), 1.0) > alone

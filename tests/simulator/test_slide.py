@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from deblurd.errors import DataError, NoInputError
-from deblurd.simulator.slide import open_slide
+from deblurd.simulator.slide import most_to_see_um, open_slide
 from deblurd.simulator.tissue import EMPTY_GLASS, Tissue
 
 SVS = Path(__file__).parents[3] / "shared" / "data" / "openslide-cc0" / "CMU-1-Small-Region.svs"
@@ -164,3 +164,16 @@ def test_memory_of_generated_tissue_is_bounded() -> None:
     slide = open_slide(None, 0.5, seed=1, size_mm=(500.0, 400.0))
     assert slide.shape == (800_000, 1_000_000)
     assert slide.region(400_000, 500_000, 64, 64).shape == (64, 64, 3)
+
+
+def test_a_part_is_where_most_is_to_be_seen(tmp_path: Path) -> None:
+    picture = np.full((400, 600, 3), EMPTY_GLASS, np.uint8)
+    picture[230:330, 380:540] = np.random.default_rng(2).integers(0, 255, (100, 160, 3))
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    slide = open_slide(tmp_path / "a.png", 0.5)
+    x_um, y_um = most_to_see_um(slide, (100.0, 60.0))
+    assert 2 * x_um < 400
+    assert 2 * x_um + 200 > 520
+    assert 2 * y_um < 250
+    assert 2 * y_um + 120 > 310
+    assert most_to_see_um(slide, (900.0, 900.0)) == (0.0, 0.0)
