@@ -74,13 +74,13 @@ def run(name: str, scan: Scan) -> str:
     places = np.array([solution.places[n].yx_px for n in range(len(scan.tiles))])
     sigma = np.array([solution.places[n].sigma_px for n in range(len(scan.tiles))])
     sure = sigma < SURE_PX
-    errors = scan.errors_px(places, sure)
     off = scan.errors_px(places)
     held = np.ones(len(places), dtype=bool)
     held[list(solution.weak)] = False
-    exact = (
-        f"{np.sqrt((errors**2).mean()):7.3f} {errors.max():7.3f}" if sure.any() else f"{'-':>7s} {'-':>7s}"
-    )
+    exact = f"{'-':>7s} {'-':>7s}"
+    if sure.any():
+        errors = scan.errors_px(places, sure)
+        exact = f"{np.sqrt((errors**2).mean()):7.3f} {errors.max():7.3f}"
     groups = [off[~sure & held], off[~held]]
     less, none = (f"{len(g):3d} of {np.sqrt((g**2).mean()):5.2f}" if len(g) else "  0" for g in groups)
     gain = placer.shading.gain()
