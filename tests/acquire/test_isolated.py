@@ -95,6 +95,30 @@ def test_frames_and_stage_are_as_without_it(tmp_path: Path) -> None:
         in_one_process.close()
 
 
+def test_micro_manager_s_autofocus_is_asked_where_the_configuration_has_one(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    config = settings.microscope.config_file
+    assert config is not None
+    for devices, is_there in (
+        ("", False),
+        ("Device,Z,DemoCamera,DStage\nDevice,AF,DemoCamera,DAutoFocus\n", True),
+    ):
+        roles = "Property,Core,Focus,Z\nProperty,Core,AutoFocus,AF\n" * is_there
+        initialize = "Property,Core,Initialize,1\n"
+        config.write_text(DEVICES.replace(initialize, devices + initialize) + roles, encoding="utf-8")
+        microscope = open_microscope(settings)
+        try:
+            if is_there:
+                microscope.focus_to_um(7.5)
+                # it finds any height sharp
+                assert microscope.autofocus_um() == pytest.approx(7.5)
+            else:
+                with pytest.raises(MicroscopeError, match="no device the role of autofocus"):
+                    microscope.autofocus_um()
+        finally:
+            microscope.close()
+
+
 def test_an_iterator_of_frames_may_outlive_the_microscope(isolated: Isolated) -> None:
     microscope = isolated()
     frames = microscope.frames(threading.Event())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 import shapely
 
 from deblurd.acquire import open_microscope
+from deblurd.acquire.microscope import Microscope
 from deblurd.calibrate.run import make_tracker
 from deblurd.errors import ConfigError, MicroscopeError
 from deblurd.frames import Tile
@@ -34,11 +35,15 @@ def settings(**scan: Any) -> Settings:
 
 
 def scanned(
-    given: Settings, failed: Sequence[tuple[float, float]] = (), drop: int | None = None
+    given: Settings,
+    failed: Sequence[tuple[float, float]] = (),
+    drop: int | None = None,
+    prepare: Callable[[Microscope], None] = lambda _: None,
 ) -> list[Tile]:
     """Runs it; the tiles. failed: middles of tiles that come to nothing. drop: a stretch of frames that never arrive begins so many after the start."""
     microscope = open_microscope(given)
     try:
+        prepare(microscope)
         known = Calibration.configured(microscope.info.affine)
         tracker = make_tracker(given, microscope, known, learn=False)
         scan = AreaScan(given, microscope, tracker, 20.0, lambda: (failed, 100))
@@ -104,6 +109,38 @@ def test_a_tile_that_came_to_nothing_is_taken_again() -> None:
     last = tiles[-1]
     assert np.hypot(last.pose.y_um - at_um[0], last.pose.x_um - at_um[1]) < 30
     assert last.motion.length_px < 3
+
+
+def test_the_plane_that_autofocus_finds_at_three_places_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slide is tilted; the virtual microscope has no device that would find it in focus."""
+    asked: list[tuple[float, float]] = []
+    off_um: list[float] = []
+
+    def sharp_at_um(microscope: Microscope) -> float:
+        y_um, x_um = microscope.position_um()
+        return 3.0 + x_um / 50 - y_um / 80
+
+    def tilt(microscope: Microscope) -> None:
+        focus = microscope.focus_to_um
+
+        def autofocus_um() -> float:
+            asked.append(microscope.position_um())
+            focus(sharp_at_um(microscope))
+            return sharp_at_um(microscope)
+
+        def focus_to_um(z_um: float) -> None:
+            off_um.append(z_um - sharp_at_um(microscope))
+            focus(z_um)
+
+        monkeypatch.setattr(microscope, "autofocus_um", autofocus_um)
+        monkeypatch.setattr(microscope, "focus_to_um", focus_to_um)
+
+    given = settings(mode="stop_and_stare", speed_um_s=1000.0, autofocus=True, area_mm=(0.12, 0.1))
+    scanned(given, prepare=tilt)
+    assert len(set(asked)) == 3
+    assert len(off_um) >= 4
+    # said on the way, a moment before the stage is there
+    assert np.median(np.abs(off_um)) < 0.3
 
 
 @pytest.mark.parametrize(
