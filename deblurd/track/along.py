@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.track.clock import neumann
-from deblurd.track.ramp import FARTHEST, TRUST, find_ramp
-
-_CALL = 1 / math.sqrt(3)
-"""Standard deviation of a moment in a call, of half its duration."""
+from deblurd.track.ramp import CALL, FARTHEST, TRUST, Along, find_ramp
 
 _OUTLIER = 5.0
 _FOLLOWS = 3.0
@@ -33,22 +30,12 @@ WIDEST = _WINDOWS[0][0]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Along:
-    """Positions um (n,) of one axis, and their uncertainties: see `path.Stretch`."""
-
-    um: Floats
-    sigma_um: float
-    travel_sigma_um: float
-    call_um: float = 0.0
-
-
 def along(
     t: Floats, um: Floats, half_s: Floats, times_s: Floats, *, after_s: float, noise_um: float, usual_s: float
 ) -> Along:
     """Where an axis was at `times_s`, rising, of one short stretch, by its readings `um` (n,) at `t`, each of a call of twice `half_s`.
 
-    What is taken is the longest stretch that a line, or else a ramp, or else a parabola explains as well as the noise of the readings, `noise_um`,
+    What is taken is the longest stretch that a line, or else a parabola, or else a ramp explains as well as the noise of the readings, `noise_um`,
     allows (after Lepski 1991). So constant motion is averaged over many readings, and acceleration is followed. after_s: the unit of its length.
     usual_s: half of most calls. At which moment of a call the stage was read nobody knows, but of all of them at the same: of one that took
     longer, at any moment of that.
@@ -64,7 +51,7 @@ def along(
             continue
         u, at = (t[inside] - middle_s) / half_width_s, (times_s - middle_s) / half_width_s
         fit, speed, off, explained = _fit(u, um[inside], share[inside], at, degree, noise_um)
-        fits.append(replace(fit, call_um=_CALL * abs(speed) / half_width_s * usual_s))
+        fits.append(replace(fit, call_um=CALL * abs(speed) / half_width_s * usual_s))
         if explained:
             break
         bent = bent or (width == WIDEST and degree == 1 and neumann(off[share[inside] > _SURE]) < _BENT)
@@ -72,10 +59,10 @@ def along(
             for part in _RAMP_WINDOWS:
                 inside = np.abs(t - middle_s) <= part * half_width_s
                 ramp = find_ramp(
-                    t[inside] - middle_s, um[inside], share[inside], times_s - middle_s, noise_um
+                    t[inside] - middle_s, um[inside], share[inside], times_s - middle_s, noise_um, usual_s
                 )
                 if ramp is not None:
-                    return Along(ramp.um, ramp.sigma_um, ramp.travel_sigma_um, _CALL * ramp.fastest * usual_s)
+                    return ramp
     between = np.interp(times_s, t, um)
     if not fits:
         return Along(between, noise_um, math.sqrt(2) * noise_um)

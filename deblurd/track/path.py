@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurd.frames import Pose
-from deblurd.track.along import WIDEST, Along, along
+from deblurd.track.along import WIDEST, along
+from deblurd.track.ramp import Along
 
 _HISTORY = 1 << 15
 _NOISE_FROM = 256

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+CALL = 1 / math.sqrt(3)
+"""Standard deviation of a moment in a call, of half its duration."""
+
 TRUST = 2.0
 FARTHEST = 4.5
 """Readings are explained where they scatter by no more than so many standard deviations of their scatter more than their noise, and none lies farther off than so many times that."""
@@ -29,20 +32,22 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ramp:
-    """Positions um (m,) in and around a ramp, uncertainties of a position and of the travel from first to last, and the largest speed, um/s."""
+class Along:
+    """Positions um (n,) of one axis, and their uncertainties: see `path.Stretch`."""
 
     um: Floats
     sigma_um: float
     travel_sigma_um: float
-    fastest: float
+    call_um: float = 0.0
 
 
-def find_ramp(t: Floats, um: Floats, share: Floats, at: Floats, noise_um: float) -> Ramp | None:
+def find_ramp(
+    t: Floats, um: Floats, share: Floats, at: Floats, noise_um: float, usual_s: float
+) -> Along | None:
     """Where the axis was at the times `at` (m,); None where a ramp does not explain the readings `um` (n,) at `t`.
 
     The lines meet in the middle of the ramp. How long it lasts, the readings in it tell; where a serial port brings few or none, all durations that
-    may be are averaged, each by its likelihood. share: how sure each reading is, 1 where its standard deviation is `noise_um`.
+    may be are averaged, each by its likelihood. share: how sure each reading is, 1 where its standard deviation is `noise_um`. usual_s: half of most calls.
     """
     if len(t) < _LEAST:
         return None
@@ -85,8 +90,8 @@ def find_ramp(t: Floats, um: Floats, share: Floats, at: Floats, noise_um: float)
         math.sqrt(by_duration + noise_um**2 * float(by_noise @ by_noise))
         for by_duration, by_noise in (middle, travel)
     )
-    speeds = coefficients[best, 1], coefficients[best, 1] + coefficients[best, 2]
-    return Ramp(mean, sigma_um, travel_sigma_um, max(abs(float(speed)) for speed in speeds))
+    fastest = np.abs([coefficients[best, 1], coefficients[best, 1] + coefficients[best, 2]]).max()
+    return Along(mean, sigma_um, travel_sigma_um, CALL * float(fastest) * usual_s)
 
 
 def _meet(t: Floats, um: Floats, share: Floats, lasts_s: Floats) -> Floats:
