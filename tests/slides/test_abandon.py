@@ -10,7 +10,7 @@ import pytest
 
 from deblurd.deblur.model import find_model
 from deblurd.errors import DeblurdError
-from deblurd.mosaic.store import MosaicStore
+from deblurd.mosaic.store import MosaicStore, Patch
 from deblurd.pipeline import Finished, SlidePipeline, make_deblurrer
 from deblurd.resume import recorded, resume, settings_of
 from deblurd.slides.catalog import entry
@@ -45,16 +45,16 @@ def work_through(slide: SlideFolder, monkeypatch: pytest.MonkeyPatch, at_once: b
     settings = settings.model_copy(update={"mosaic": settings.mosaic.model_copy(update={"shard_px": 512})})
     with make_deblurrer(find_model("raw"), camera, settings.deblur) as deblurrer:
         pipeline = SlidePipeline(slide, camera, deblurrer, settings)
-        write = MosaicStore.write
+        write = MosaicStore.write_finer
 
-        def write_and_leave(store: MosaicStore, *what: Any) -> None:
-            write(store, *what)
+        def write_and_leave(store: MosaicStore, *what: Any) -> Patch:
             if pipeline.progress.painted == pipeline.progress.recorded or not pipeline.stages[-1].backlog:
                 pipeline.abandon()
+            return write(store, *what)
 
         pipeline.again(without=())
         if at_once:
             pipeline.abandon()
         else:
-            monkeypatch.setattr(MosaicStore, "write", write_and_leave)
+            monkeypatch.setattr(MosaicStore, "write_finer", write_and_leave)
         return pipeline.finish()
