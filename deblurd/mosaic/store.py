@@ -101,15 +101,11 @@ class MosaicStore:
         except OSError as err:
             raise _cannot_write(self.path, err) from err
 
-    def write(self, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]) -> None:
-        """One shard of level 0: (shard_px, shard_px, c) pixels and (shard_px, shard_px) provenance; coarser levels follow.
-
-        Raises OutputError; the shard can be written again.
-        """
-        self.merge(shard, self.write_finer(shard, pixels, source))
-
     def write_finer(self, shard: Shard, pixels: Pixels, source: NDArray[np.uint8]) -> Patch:
-        """The first half of `write`, for any thread, several shards at once: the levels that are a file for each of level 0. Returns the coarsest of them."""
+        """One shard of level 0, (shard_px, shard_px, c) pixels and (shard_px, shard_px) provenance, and the levels that are a file for each of those.
+
+        From any thread, several shards at once. Returns the coarsest of them, for `merge`. Raises OutputError; the shard can be written again.
+        """
         try:
             for level in range(min(self._finer, len(self._levels))):
                 if level > 0:
@@ -120,7 +116,7 @@ class MosaicStore:
         return pixels, source
 
     def merge(self, shard: Shard, patch: Patch) -> None:
-        """The second half: what `write_finer` returned becomes part of the coarser levels."""
+        """What `write_finer` returned becomes part of the coarser levels. Raises OutputError."""
         corner = np.array(shard) * self._shard_px
         try:
             for level in range(self._finer, len(self._levels)):

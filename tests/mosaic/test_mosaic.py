@@ -340,13 +340,14 @@ def test_a_disk_that_takes_no_more_is_an_error_of_the_output(tmp_path: Path) -> 
         chunk_px=128, shard_px=512, sources=["raw", "fast"],
     )  # fmt: skip
     store.create(np.zeros(2))
+    shard = MIDDLE // 512, MIDDLE // 512
     pixels = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     # files may grow no more, which the system says as it says that the disk is full
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(OutputError, match="make room or give the folder back"):
-            store.write((MIDDLE // 512, MIDDLE // 512), pixels, np.ones((512, 512), np.uint8))
+            store.write_finer(shard, pixels, np.ones((512, 512), np.uint8))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    store.write((MIDDLE // 512, MIDDLE // 512), pixels, np.ones((512, 512), np.uint8))
+    store.merge(shard, store.write_finer(shard, pixels, np.ones((512, 512), np.uint8)))
