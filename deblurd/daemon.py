@@ -370,7 +370,8 @@ class Daemon:
     def _measure_camera(self) -> WhileResting | None:
         """Where nothing is known of its noise: now, if deblurd drives; else by frames that come, with what is returned."""
         scan = self.settings.scan
-        if scan.calibrate == "never" or scan.exposures_ms:
+        # recorded frames at one place may show different ones: nobody reads the stage between them
+        if scan.calibrate == "never" or scan.exposures_ms or self.settings.microscope.backend == "replay":
             return None
         if self.scan is None:
             return WhileResting(self.microscope.info, self._transfers)
@@ -453,7 +454,8 @@ def _margin_px(settings: Settings, info: MicroscopeInfo, blur_px: float, rolling
     """What is cut off on each side of frames so that their rows can be put right at the speeds that are to be expected. blur_px: the longest motion that the
     model takes out."""
     scan, size_um = settings.scan, info.affine.pixel_size_um
-    if rolling_ms == 0 or scan.mode == "stop_and_stare":
+    # where nobody said how long frames were exposed, as in some recordings, they count as sharp
+    if rolling_ms == 0 or scan.mode == "stop_and_stare" or info.exposure_ms == 0:
         return 0
     if scan.mode == "watch" or scan.speed_um_s is None:
         # nobody drives so fast because a model could

@@ -232,9 +232,9 @@ class Companions:
     def _view(self, tile: Tile, place: Place, at: NDArray[np.float64]) -> View:
         off = place.yx_px - at
         sigma_px = place.sigma_px if math.isfinite(place.sigma_px) else 1.0
-        return View(
-            tile.index, tile.motion, (float(off[0]), float(off[1])), tile.exposure_ms, min(sigma_px, 1.0)
-        )
+        # only how one compares with another counts: where nobody said, all were exposed alike
+        exposure_ms = tile.exposure_ms or 1.0
+        return View(tile.index, tile.motion, (float(off[0]), float(off[1])), exposure_ms, min(sigma_px, 1.0))
 
     def _note(self, index: int, fused: Fused) -> None:
         for number, why in fused.left_out.items():

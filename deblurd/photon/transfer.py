@@ -92,6 +92,10 @@ def measure_transfer(pairs: Sequence[Pair], encoding: Encoding) -> PhotonTransfe
     if not pairs:
         raise DataError("no frames were given to measure the camera by: take at least two at rest")
     for pair in pairs:
+        if not pair.exposure_ms > 0:
+            raise DataError(
+                f"frames of {pair.exposure_ms:g} ms tell nothing of the light: say how long they were exposed, then measure again"
+            )
         _check(pair, encoding)
     means, variances, weights = (
         np.concatenate(each) for each in zip(*(_curve(p, encoding) for p in pairs), strict=True)

@@ -33,13 +33,13 @@ def speed_limit(
 ) -> SpeedLimit:
     """The largest speed at which the model can take the blur out, and no place goes unseen.
 
-    blur_px: the longest motion that the model is made for. overlap: share of a tile that neighbours have in common. frames_per_s: of the
+    exposure_ms: 0 where nobody said. blur_px: the longest motion that the model is made for. overlap: share of a tile that neighbours have in common. frames_per_s: of the
     camera, 0 where not known yet. stage_um_s: what the stage can. rows_um_s: what the rows of a rolling shutter can be put right for. `speed_um_s` is inf where nothing limits it.
     """
     size_um = affine.pixel_size_um
     limits = [
         SpeedLimit(
-            blur_px * size_um / (exposure_ms / 1000),
+            blur_px * size_um / (exposure_ms / 1000) if exposure_ms > 0 else math.inf,
             f"the model takes out up to {blur_px:g} px of blur, which {exposure_ms:g} ms of exposure collect at this speed: expose shorter to go faster",
         ),
         SpeedLimit(stage_um_s, "the stage is no faster"),

@@ -65,18 +65,17 @@ class Camera:
         """The frame of a tile, of `raw_shape`, as it had looked if all rows had been exposed with the middle one: of `shape`."""
         if self.rolling_ms == 0:
             return pixels
-        return straightened(pixels, tile.motion, self.rolling_ms / tile.exposure_ms, self.margin_px)
+        return straightened(pixels, tile.motion, self._share(tile), self.margin_px)
 
     def believed(self, tile: Tile) -> Tile:
         """The tile, with unknown motion where it moved too fast for `straight`: such a frame is taken again, or lies under all others."""
-        if self.rolling_ms == 0:
+        if self.rolling_ms == 0 or is_within(self.raw_shape, self.margin_px, tile.motion, self._share(tile)):
             return tile
-        share = self.rolling_ms / tile.exposure_ms
-        return (
-            tile
-            if is_within(self.raw_shape, self.margin_px, tile.motion, share)
-            else replace(tile, motion=UNKNOWN)
-        )
+        return replace(tile, motion=UNKNOWN)
+
+    def _share(self, tile: Tile) -> float:
+        """As of `row_offsets`; 0 where nobody said how long the tile was exposed: it counts as sharp."""
+        return self.rolling_ms / tile.exposure_ms if tile.exposure_ms > 0 else 0.0
 
     def reader(self, raw: RawStore, tiles: Mapping[int, Tile]) -> Callable[[int], Pixels]:
         """Gives the tile of each index, `straight`, from where it was recorded: the one way to the pixels of a slide."""

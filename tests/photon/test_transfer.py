@@ -82,6 +82,7 @@ def test_nonsense_is_refused_with_what_to_do() -> None:
         ([white], "burnt out"),
         ([still], "does not grow"),
         (automatic, "sets its own exposure or gain"),
+        ([Pair(0.0, good.first, good.second)], "how long they were exposed"),
         ([], "no frames"),
     ):
         with pytest.raises(DataError, match=words):

@@ -20,12 +20,15 @@ from deblurd.acquire import open_microscope
 from deblurd.daemon import Daemon, Report
 from deblurd.errors import ConfigError, DataError, DeblurdError, MicroscopeError, NoInputError
 from deblurd.frames import Frame
+from deblurd.page.daemon_view import DaemonView
 from deblurd.replay.readers import read_recording
+from deblurd.serve.alerts import AlertLog
 from deblurd.settings import (
     DeblurSettings,
     MicroscopeSettings,
     MosaicSettings,
     ReplaySettings,
+    ScanSettings,
     ServeSettings,
     Settings,
 )
@@ -133,6 +136,35 @@ def test_a_recording_becomes_a_mosaic(tmp_path: Path, scene: np.ndarray[Any, Any
     places = np.array([slide.places[n].yx_px for n in range(len(GRID))])
     assert places - places[0] == pytest.approx(np.array(GRID) * STEP_PX, abs=0.2)
     gc.collect()
+
+
+@pytest.mark.parametrize(("rolling_ms", "observations"), [(None, 1), (10.0, 1), (None, 4)])
+def test_nobody_need_have_said_how_long_frames_were_exposed(
+    tmp_path: Path, scene: np.ndarray[Any, Any], rolling_ms: float | None, observations: int
+) -> None:
+    """Nor that the stage moved between two frames of one position: recorded frames measure no camera."""
+    rows = ["file,x_um,y_um"]
+    for n, (y, x) in enumerate(GRID):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), field(scene, y, x)[..., ::-1])
+        rows.append(f"{n}.png,{x * STEP_PX * PIXEL_UM},{y * STEP_PX * PIXEL_UM}")
+    (tmp_path / "tiles.csv").write_text("\n".join(rows), encoding="utf-8")
+    settings = settings_of(tmp_path, tmp_path / "out")
+    microscope = settings.microscope.model_copy(update={"rolling_ms": rolling_ms})
+    speeds: list[float | None] = []
+    daemon = Daemon(
+        settings.model_copy(
+            update={"microscope": microscope, "scan": ScanSettings(observations=observations)}
+        )
+    )
+    view = DaemonView(daemon, AlertLog())
+    try:
+        report = daemon.run(lambda status: speeds.append(view.status().speed_limit_um_s), threading.Event())
+    finally:
+        daemon.close()
+    (slide,) = report.slides
+    assert slide.failure is None
+    assert slide.tiles == len(GRID)
+    assert speeds
 
 
 def test_a_slide_is_scanned_again(tmp_path: Path, scene: np.ndarray[Any, Any]) -> None:

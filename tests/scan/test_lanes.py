@@ -93,3 +93,5 @@ def test_what_limits_the_speed_is_said() -> None:
     assert "camera" in camera.why
     assert "stage" in speed_limit(affine, shape, 1.0, blur_px=20.0, overlap=0.2, stage_um_s=10.0).why
     assert speed_limit(affine, shape, 1.0, blur_px=np.inf, overlap=0.2).speed_um_s == np.inf
+    # nobody said how long frames are exposed
+    assert speed_limit(affine, shape, 0.0, blur_px=20.0, overlap=0.2).speed_um_s == np.inf

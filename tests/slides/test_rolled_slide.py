@@ -146,6 +146,13 @@ def test_a_frame_that_is_too_fast_for_the_margin_is_not_believed() -> None:
     assert not CAMERA.believed(replace(tile, exposure_ms=EXPOSURE_MS / 2)).motion.is_known
 
 
+def test_a_frame_of_which_nobody_said_how_long_it_was_exposed_counts_as_sharp() -> None:
+    frame, tile = next(shots())
+    tile = replace(tile, exposure_ms=0.0, motion=MotionVector(0.0, 0.0))
+    assert CAMERA.believed(tile) is tile
+    assert CAMERA.straight(frame.pixels, tile).shape == CAMERA.shape
+
+
 def test_a_slide_from_before_rolling_shutters_were_known_reads_as_ever() -> None:
     old = json.loads(replace(CAMERA, rolling_ms=0.0, margin_px=0).to_json())
     del old["rolling_ms"], old["margin_px"]
