@@ -33,8 +33,8 @@ from deblurd.rolling import margin_px, speed_within
 from deblurd.scan.scan import AreaScan
 from deblurd.sessions import Sessions
 from deblurd.settings import Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.label import LabelReader
-from deblurd.slides.painter import Camera
 from deblurd.trajectory.live import RestingSeries
 
 log = logging.getLogger(__name__)

@@ -33,8 +33,9 @@ from deblurd.mosaic.writer import SURE_PX, MosaicSummary
 from deblurd.place.placer import Placer
 from deblurd.record.recorder import Recorder
 from deblurd.settings import DeblurSettings, Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder, utc_now
-from deblurd.slides.painter import Camera, Painter
+from deblurd.slides.painter import Painter
 from deblurd.stages import Stage
 
 log = logging.getLogger(__name__)

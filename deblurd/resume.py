@@ -30,10 +30,10 @@ from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.record.recorder import damaged_tiles
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, ScanSettings, Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.catalog import Entry, slides
 from deblurd.slides.folder import SlideFolder, utc_now
 from deblurd.slides.join import UNFINISHED
-from deblurd.slides.painter import Camera
 
 log = logging.getLogger(__name__)
 

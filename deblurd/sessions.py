@@ -22,10 +22,10 @@ from deblurd.naming import folder_name, next_slide_id
 from deblurd.pipeline import SlidePipeline
 from deblurd.session import Session
 from deblurd.settings import Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.ending import Ending, is_at_home
 from deblurd.slides.folder import SlideFolder
 from deblurd.slides.ground import is_same_ground, shows_tissue
-from deblurd.slides.painter import Camera
 from deblurd.slides.starting import Starting
 from deblurd.slides.states import Live
 

@@ -30,8 +30,8 @@ from deblurd.settings import (
     Settings,
     SlideSettings,
 )
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder, utc_now
-from deblurd.slides.painter import Camera
 from deblurd.slides.states import Story
 from deblurd.tileset import TileSet, name_some, read_tileset
 

@@ -25,8 +25,9 @@ from deblurd.mosaic.render import nearest_turn
 from deblurd.pipeline import make_deblurrer
 from deblurd.record.journal import Journal
 from deblurd.resume import model_of, recorded, replaced_mosaic, settings_of, without_version
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder, utc_now
-from deblurd.slides.painter import Camera, Painter
+from deblurd.slides.painter import Painter
 from deblurd.slides.repaint import paint_raw
 
 OnProgress = Callable[[int, int], None]

@@ -21,8 +21,8 @@ from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.sessions import Sessions
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, Settings, SlideSettings
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 
 PX = 128
 STEP_UM = 96.0

@@ -25,8 +25,8 @@ from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.replay.recording import Plane, Recorded, Recording, recording_of
 from deblurd.settings import Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.tileset import TABLE, motion_vector, read_tileset
 
 _UM = {"m": 1e6, "mm": 1e3, "µm": 1.0, "um": 1.0, "nm": 1e-3, "reference frame": 1.0, "": 1.0}

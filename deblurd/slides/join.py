@@ -16,8 +16,8 @@ from deblurd.frames import Frame, Tile
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.record.recorder import Recorder
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder, utc_now
-from deblurd.slides.painter import Camera
 
 UNFINISHED = ".join.part"
 """Where the new slide grows, below the output folder: no slide is looked for there until it holds all tiles."""

@@ -12,8 +12,9 @@ from deblurd.frames import DeblurredTile
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.settings import MosaicSettings
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera, Painter
+from deblurd.slides.painter import Painter
 
 
 def paint_raw(folder: SlideFolder, target: Path, without: Collection[int] = ()) -> Path:

@@ -14,8 +14,8 @@ from deblurd.mosaic.table import table_file
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.record.recorder import damaged_tiles
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 
 
 def verify(

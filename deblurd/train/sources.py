@@ -21,8 +21,8 @@ from deblurd.errors import DataError, DeblurdError
 from deblurd.frames import MotionVector, Pixels
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.train.recipe import AT_REST_PX
 
 Picture = NDArray[np.uint8]

@@ -23,8 +23,8 @@ from deblurd.errors import DeblurdError, OutputError, UsageError
 from deblurd.frames import Frame, Pose
 from deblurd.geometry import PixelToStage
 from deblurd.settings import TrajectorySettings
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.tileset import TABLE
 from deblurd.trajectory.sources import SERIES_NOTE, Told, open_series
 

@@ -20,8 +20,8 @@ from deblurd.geometry import PixelToStage
 from deblurd.imagefiles import read_image, tiff_pixel_um
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.tileset import TABLE, motion_vector, read_table
 from deblurd.trajectory.series import AT_REST, Instant, Series, in_order, numbered
 

@@ -24,8 +24,8 @@ from deblurd.geometry import PixelToStage
 from deblurd.host.memory import keep_one_heap
 from deblurd.pipeline import SlidePipeline
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from tests.benchmarks.throughput import tiles
 
 VARIETY = 25

@@ -30,8 +30,8 @@ from deblurd.host.memory import keep_one_heap
 from deblurd.pipeline import SlidePipeline
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, Settings
 from deblurd.simulator.slide import open_slide
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from tests.benchmarks.memory import peak_mb
 
 PIXEL_UM = 0.5

@@ -26,8 +26,8 @@ from deblurd.light import from_linear, to_linear
 from deblurd.pipeline import SlidePipeline
 from deblurd.settings import DeblurSettings, MicroscopeSettings, MosaicSettings, Settings
 from deblurd.simulator.slide import open_slide
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 
 PIXEL_UM = 0.5
 OVERLAP = 0.2

@@ -20,7 +20,7 @@ from deblurd.record.journal import Journal
 from deblurd.settings import MicroscopeSettings, MosaicSettings, ScanSettings, Settings, SimulatorSettings
 from deblurd.simulator.demo import run_demo
 from deblurd.simulator.options import DemoOptions
-from deblurd.slides.painter import Camera
+from deblurd.slides.camera import Camera
 from deblurd.track.calibration import Calibration
 
 pytestmark = pytest.mark.long

@@ -29,8 +29,8 @@ from deblurd.simulator.planned import planned
 from deblurd.simulator.score import position_error_px, score_mosaic
 from deblurd.simulator.sensor import Sensor
 from deblurd.simulator.slide import VirtualSlide, open_slide
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.track.choose import EachFrame, TileChooser
 
 POSE_SIGMA_UM, LENGTH_ERROR, ANGLE_ERROR_DEG = 0.1, 0.01, 0.5

@@ -9,7 +9,7 @@ from deblurd.cli import main
 from deblurd.config import load
 from deblurd.daemon import Daemon
 from deblurd.photon.kept import FILE
-from deblurd.slides.painter import Camera
+from deblurd.slides.camera import Camera
 
 CONFIG = """
 [microscope]

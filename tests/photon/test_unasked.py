@@ -21,7 +21,7 @@ from deblurd.photon.transfer import PhotonTransfer
 from deblurd.photon.unasked import EVERY_S, MOST_TRIES, WhileResting, measure_before_scan
 from deblurd.record.journal import Journal
 from deblurd.simulator.sensor import Sensor
-from deblurd.slides.painter import Camera
+from deblurd.slides.camera import Camera
 from tests.photon.test_transfer import LIGHT
 
 CONFIG = """

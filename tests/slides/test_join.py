@@ -17,10 +17,10 @@ from deblurd.geometry import PixelToStage
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.record.recorder import Recorder
+from deblurd.slides.camera import Camera
 from deblurd.slides.catalog import slides
 from deblurd.slides.folder import SlideFolder
 from deblurd.slides.join import UNFINISHED, join
-from deblurd.slides.painter import Camera
 from deblurd.slides.verify import verify
 
 

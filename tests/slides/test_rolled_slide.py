@@ -25,9 +25,9 @@ from deblurd.simulator.optics import Optics
 from deblurd.simulator.score import position_error_px, score_mosaic
 from deblurd.simulator.sensor import Sensor
 from deblurd.simulator.slide import open_slide
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
 from deblurd.slides.join import join
-from deblurd.slides.painter import Camera
 from deblurd.slides.repaint import paint_raw
 from deblurd.slides.verify import verify
 from deblurd.trajectory.sources import Told, open_series

@@ -16,8 +16,8 @@ from deblurd.frames import MotionVector, Place
 from deblurd.geometry import PixelToStage
 from deblurd.mosaic.reader import MosaicReader
 from deblurd.record.journal import Journal
+from deblurd.slides.camera import Camera
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.slides.verify import verify
 from deblurd.stitch_first import Boxes
 from tests.soak.kill_nine import differences

@@ -33,9 +33,9 @@ from deblurd.pipeline import SlidePipeline, make_deblurrer
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
 from deblurd.settings import Settings
+from deblurd.slides.camera import Camera
 from deblurd.slides.catalog import entry
 from deblurd.slides.folder import SlideFolder
-from deblurd.slides.painter import Camera
 from deblurd.slides.verify import verify
 
 SCAN = ("--area-mm", "0.8", "0.6", "--fov-px", "256", "--blur-px", "10")

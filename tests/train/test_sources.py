@@ -18,7 +18,7 @@ from deblurd.frames import MotionVector, Pose, Tile
 from deblurd.geometry import PixelToStage
 from deblurd.record.journal import Journal
 from deblurd.record.raw import RawStore
-from deblurd.slides.painter import Camera
+from deblurd.slides.camera import Camera
 from deblurd.train import sources
 from deblurd.train.dataset import Entry, list_images, load_images, usable_pairs
 from deblurd.train.degrade import draw_example

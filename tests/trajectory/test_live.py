@@ -33,7 +33,7 @@ from deblurd.settings import (
     SimulatorSettings,
     TrajectorySettings,
 )
-from deblurd.slides.painter import Camera
+from deblurd.slides.camera import Camera
 from deblurd.trajectory.live import RestingSeries
 from tests.serve.conftest import FakeView
 from tests.trajectory.conftest import read_csv
