@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deblurd.errors import DataError, NoInputError
 from deblurd.frames import Pixels
-from deblurd.mosaic.store import LABEL
+from deblurd.mosaic.metadata import LABEL
 
 
 class MosaicReader:

@@ -15,19 +15,14 @@ import cv2
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, ShardingCodec
-from zarr.core.chunk_grids import RegularChunkGrid
-from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
-from zarr.core.dtype import get_data_type_from_native_dtype
-from zarr.core.group import GroupMetadata
-from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import LocalStore, StorePath
 
 from deblurd import health
 from deblurd.errors import OutputError
 from deblurd.frames import Pixels
 from deblurd.mosaic.canvas import MIDDLE, Shard
-from deblurd.mosaic.shards import CODEC, write_shard
+from deblurd.mosaic.metadata import LABEL, About, array_metadata
+from deblurd.mosaic.shards import write_shard
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +37,6 @@ LEAST_SHARD_PX = 128
 """Finer levels have one shard for each of level 0, so that trimming by a shard of level 0 gives them other names only; shards less than this are too many."""
 
 _STRIP_PX = 2**16
-_COLOURS = ("FF0000", "00FF00", "0000FF")
-LABEL = "labels/source"
 
 Patch = tuple[Pixels, NDArray[np.uint8]]
 """(h, w, c) of the image and (h, w) of the provenance."""
@@ -73,9 +66,9 @@ class MosaicStore:
         shard_px: int,
         sources: list[str],
     ) -> None:
-        self.path, self._name, self._channels, self._dtype = path, name, channels, dtype
+        self.path, self._channels, self._dtype = path, channels, dtype
         self._pixel_size_um, self._chunk_px, self._shard_px = pixel_size_um, chunk_px, shard_px
-        self._sources = sources
+        self._about = About(name, channels, dtype, pixel_size_um, sources)
         self._finer = sum(shard_px >> level >= LEAST_SHARD_PX for level in range(LEVELS))
         self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deblurd-shards")
         self._levels: list[Any] = []
@@ -173,13 +166,13 @@ class MosaicStore:
         part = self.path.with_name(self.path.name + ".part")
         trimmed = MosaicStore(
             part,
-            name=self._name,
+            name=self._about.name,
             channels=self._channels,
             dtype=self._dtype,
             pixel_size_um=self._pixel_size_um,
             chunk_px=self._chunk_px,
             shard_px=side,
-            sources=self._sources,
+            sources=self._about.sources,
         )
         try:
             self.flush()
@@ -336,12 +329,12 @@ class MosaicStore:
         self, shape: tuple[int, int], origin_um: NDArray[np.float64], levels: int, state: str
     ) -> None:
         """The arrays, empty, and what they say of themselves, in one go: array by array, zarr-python takes ten times as long."""
-        nodes: dict[str, Any] = self._groups(origin_um, levels, state)
+        nodes: dict[str, Any] = self._about.groups(origin_um, levels, state)
         for level in range(levels):
             size, side = _at_level(shape, level), self._side(level)
             c, chunk = self._channels, min(self._chunk_px, side)
-            nodes[f"{level}"] = _array((c, *size), (c, side, side), (c, chunk, chunk), self._dtype)
-            nodes[f"{LABEL}/{level}"] = _array(size, (side, side), (chunk, chunk), np.dtype(np.uint8))
+            nodes[f"{level}"] = array_metadata((c, *size), (c, side, side), (c, chunk, chunk), self._dtype)
+            nodes[f"{LABEL}/{level}"] = array_metadata(size, (side, side), (chunk, chunk), np.dtype(np.uint8))
         # zarr-python takes a file in its place for a folder
         self.path.mkdir(exist_ok=True)
         made: dict[str, Any] = dict(
@@ -357,97 +350,6 @@ class MosaicStore:
         """Arrays that another store made, in a folder that took this one's place."""
         store = LocalStore(self.path)
         return [zarr.Array(zarr.AsyncArray(a.metadata, StorePath(store, a.path))) for a in arrays]
-
-    def _groups(self, origin_um: NDArray[np.float64], levels: int, state: str) -> dict[str, Any]:
-        top = float(np.iinfo(self._dtype).max)
-        colours = _COLOURS if self._channels == 3 else ("FFFFFF",)
-        names = ("red", "green", "blue") if self._channels == 3 else ("grey",)
-        image = {
-            "ome": {
-                "version": "0.5",
-                "multiscales": [self._multiscale("cyx", origin_um, levels)],
-                "omero": {
-                    "channels": [
-                        {
-                            "label": label,
-                            "color": colour,
-                            "active": True,
-                            "window": {"min": 0.0, "max": top, "start": 0.0, "end": top},
-                        }
-                        for label, colour in zip(names, colours, strict=True)
-                    ],
-                    "rdefs": {"model": "color"},
-                },
-            },
-            "deblurd": {"state": state, "research_use_only": True},
-        }
-        shades = [[0, 0, 0, 0], [128, 128, 128, 255], [0, 160, 90, 255], [60, 90, 200, 255]]
-        values = list(enumerate(["none", *self._sources]))
-        source = {
-            "ome": {
-                "version": "0.5",
-                "multiscales": [self._multiscale("yx", origin_um, levels)],
-                "image-label": {
-                    "colors": [{"label-value": i, "rgba": shades[min(i, 3)]} for i, _ in values],
-                    "properties": [{"label-value": i, "source": source} for i, source in values],
-                    "source": {"image": "../../"},
-                },
-            }
-        }
-        of: dict[str, dict[str, Any]] = {
-            "": image,
-            "labels": {"ome": {"version": "0.5", "labels": ["source"]}},
-            LABEL: source,
-        }
-        return {path: GroupMetadata(attributes) for path, attributes in of.items()}
-
-    def _multiscale(self, axes: str, origin_um: NDArray[np.float64], levels: int) -> dict[str, Any]:
-        lead_scale, lead_shift = ([1.0], [0.0]) if axes[0] == "c" else ([], [])
-        datasets = []
-        for level in range(levels):
-            scale = self._pixel_size_um * 2**level
-            # the middle of 2**n pixels lies (2**n - 1) / 2 pixels behind the middle of the first
-            shift = origin_um + self._pixel_size_um * (2**level - 1) / 2
-            datasets.append(
-                {
-                    "path": f"{level}",
-                    "coordinateTransformations": [
-                        {"type": "scale", "scale": [*lead_scale, scale, scale]},
-                        {
-                            "type": "translation",
-                            "translation": [*lead_shift, float(shift[0]), float(shift[1])],
-                        },
-                    ],
-                }
-            )
-        return {
-            "name": self._name,
-            "type": "mean" if axes[0] == "c" else "nearest",
-            "axes": [
-                {"name": "c", "type": "channel"}
-                if axis == "c"
-                else {"name": axis, "type": "space", "unit": "micrometer"}
-                for axis in axes
-            ],
-            "datasets": datasets,
-        }
-
-
-def _array(
-    shape: tuple[int, ...], shard: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]
-) -> ArrayV3Metadata:
-    """Of an array (c, y, x) or (y, x), filled with 0, whose shards `mosaic.shards` writes."""
-    return ArrayV3Metadata(
-        shape=shape,
-        data_type=get_data_type_from_native_dtype(dtype),
-        chunk_grid=RegularChunkGrid(chunk_shape=shard),
-        chunk_key_encoding=DefaultChunkKeyEncoding(),
-        fill_value=0,
-        codecs=[ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), CODEC])],
-        attributes={},
-        dimension_names="cyx"[-len(shape) :],
-        storage_transformers=(),
-    )
 
 
 def _halved(pixels: Pixels, source: NDArray[np.uint8]) -> Patch:
